@@ -15,23 +15,24 @@ import numpy.typing as npt
 from PIL import Image
 
 from sam_detect import parts
-from sam_detect.batch import Outcomes, Prepared, detect_many, prepare_many
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
-from sam_detect.fewshot import Shown, fewshot, learn_tagged
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
+from sam_detect.io import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
+from sam_detect.io.mask_files import given_masks
+from sam_detect.io.overlay import draw
 from sam_detect.library import places
 from sam_detect.library.history import Added, Learnt
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.outputs.overlay import draw
-from sam_detect.pipeline import Pipeline
-from sam_detect.refine.run import Refined, refine_file
+from sam_detect.microscopy.fewshot import Shown, fewshot, learn_tagged
+from sam_detect.microscopy.refine.run import Refined, refine_file
+from sam_detect.pipeline.batch import Outcomes, Prepared, detect_many, prepare_many
+from sam_detect.pipeline.flow import Pipeline
+from sam_detect.pipeline.workers import Answer, Setup
 from sam_detect.registry import needing_extra
 from sam_detect.segmentation import prompted
-from sam_detect.sources import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
-from sam_detect.sources.mask_files import given_masks
 from sam_detect.types import (
     AnnotatedImage,
     Candidates,
@@ -42,7 +43,6 @@ from sam_detect.types import (
     Masks,
     Recipe,
 )
-from sam_detect.workers import Answer, Setup
 
 if TYPE_CHECKING:
     from sam_detect.video.stream import Stream
@@ -197,7 +197,7 @@ class SAMDetect:
             return [outcome.get()[1] for outcome in outcomes]
 
     def detect_each(self, images: Iterable[ImageLike | Frame], **options: Any) -> Outcomes:
-        """The outcome of each of many pictures: :func:`sam_detect.batch.detect_many`, which says
+        """The outcome of each of many pictures; :func:`sam_detect.pipeline.batch.detect_many` says
         what else it takes."""
         self.require_library()
         return detect_many(self.pipeline, self.settings, self._given, images, **options)
@@ -280,7 +280,7 @@ class SAMDetect:
             label: the name of all of them.
             boxes_xywh: ``x, y, width, height`` in pixels, each around one object.
             masks: a mask picture, by its path or as an array ``(H, W)``
-                (:mod:`sam_detect.formats.mask_pictures` says which objects it shows); an array
+                (:mod:`sam_detect.io.mask_pictures` says which objects it shows); an array
                 ``(N, H, W)`` or :class:`Masks`, an object each; or "auto" for the separate objects
                 of one kind that stand out (:mod:`sam_detect.labelling.separate`).
             points_xy: ``x, y`` in pixels, each on one object.
@@ -371,9 +371,9 @@ class SAMDetect:
     ) -> Added:
         """Learns masks of one frame, each under its label; durable when it returns.
 
-        Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.learn` does. If another process
-        reindexed the library meanwhile, it goes on in the new recipe, unless the old one was asked
-        for.
+        Takes and raises what :meth:`~sam_detect.pipeline.flow.Pipeline.learn` does. If another
+        process reindexed the library meanwhile, it goes on in the new recipe, unless the old one
+        was asked for.
         """
         try:
             return self.pipeline.learn(frame, masks, labels, **options)
@@ -391,7 +391,7 @@ class SAMDetect:
         self, images: Iterable[AnnotatedImage], **options: Any
     ) -> Generator[Answer[Prepared], None, None]:
         """What :meth:`learn_prepared` learns of each of many annotated pictures:
-        :func:`sam_detect.batch.prepare_many`, which says what else it takes."""
+        :func:`sam_detect.pipeline.batch.prepare_many`, which says what else it takes."""
         return prepare_many(self.pipeline, self.settings, self._given, images, **options)
 
     def learn_prepared(self, prepared: Prepared, **options: Any) -> Added:
@@ -409,7 +409,7 @@ class SAMDetect:
 
     def learn_tagged(self, annotated: Sequence[AnnotatedImage], **options: Any) -> Shown:
         """Learns the annotations of pictures that have a tag:
-        :func:`sam_detect.fewshot.learn_tagged`, which says what it takes and raises."""
+        :func:`sam_detect.microscopy.fewshot.learn_tagged`, which says what it takes and raises."""
         return learn_tagged(self.pipeline, self.settings, self._given, annotated, **options)
 
     def fewshot(
@@ -422,14 +422,14 @@ class SAMDetect:
         **options: Any,
     ) -> list[Detections]:
         """Learns the annotations with a tag, and finds the other objects like them:
-        :func:`sam_detect.fewshot.fewshot`, which says what it takes. ``SAMDetect(
+        :func:`sam_detect.microscopy.fewshot.fewshot`, which says what it takes. ``SAMDetect(
         vector_store="memory")`` keeps the examples for itself."""
         parts_here = self.pipeline, self.settings, self._given
         return fewshot(*parts_here, images, annotations, tag=tag, ranges=ranges, **options)
 
     def refine(self, annotations: str | Path, images: Sequence[str], **options: Any) -> Refined:
         """Redraws the annotations of a file along the edges of their objects:
-        :func:`sam_detect.refine.run.refine_file`, which says what it takes and raises."""
+        :func:`sam_detect.microscopy.refine.run.refine_file`, which says what it takes."""
         return refine_file(self.read, self.segmenter, Path(annotations), images, **options)
 
     def evaluate(
@@ -514,7 +514,7 @@ class SAMDetect:
         return drawn if self.settings.color_order == "rgb" else drawn[..., ::-1].copy()
 
     def planes(self, path: str | Path, ranges: PlaneRanges) -> list[Plane]:
-        """The planes of a stack that ranges select: :func:`sam_detect.sources.planes_of`. What
+        """The planes of a stack that ranges select: :func:`sam_detect.io.planes_of`. What
         takes a picture takes each of them, and reads it then."""
         return planes_of(path, ranges, max_pixels=self.settings.max_image_pixels)
 

@@ -25,9 +25,9 @@ from sam_detect.errors import (
     SamDetectError,
     one_line,
 )
-from sam_detect.labels import normalised_label
-from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Frame, Masks, Point
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.masks import FloatArray
 
 Check = Callable[..., Any]
 """``check(result, part, *arguments)`` returns the result or raises ``BrokenContractError``."""

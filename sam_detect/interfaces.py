@@ -23,7 +23,6 @@ import numpy.typing as npt
 from typing_extensions import Self
 
 from sam_detect.contracts import Part
-from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import (
     NO_HINTS,
@@ -40,6 +39,7 @@ from sam_detect.types import (
     Point,
     TrackedFrame,
 )
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 
 class Source(ABC):

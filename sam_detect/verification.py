@@ -26,14 +26,14 @@ from sam_detect.api import SAMDetect
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.evaluation.machine import describe_machine, machine_name, versions
 from sam_detect.fading import IdentityFade, context
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.catalogue import SAM2Weights
 from sam_detect.models.clip import encode_images, find_clip, load_clip, name_of
 from sam_detect.models.weights import published_sha256, require_sam2, sha256_of
-from sam_detect.overlaps import ious
 from sam_detect.segmentation._sam2_prompters import Covered, Prompter
 from sam_detect.segmentation.sam2 import SAM2Segmenter, make_prompter
 from sam_detect.types import Crop, FadedCrop, Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
+from sam_detect.types.overlaps import ious
 from sam_detect.vector_store import MemoryVectorStore
 
 POINTS_PER_SIDE = 16

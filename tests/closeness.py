@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import intersection
 from sam_detect.types import Masks
+from sam_detect.types.masks import intersection
 
 VECTOR_TOLERANCE = 1e-6
 """Largest difference of a component, as ``Embedder.embed`` promises."""

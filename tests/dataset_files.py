@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Dataset
-from sam_detect.masks import rle_to_mask
+from sam_detect.types.masks import rle_to_mask
 
 SIZE = (6, 8)
 """Height and width of every picture that is not said to have another size."""

@@ -17,8 +17,8 @@ from sam_detect import SAMDetect
 from sam_detect.evaluation.dataset import Dataset
 from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.masks import crop_to_rle
 from sam_detect.types import Frame, Masks
+from sam_detect.types.masks import crop_to_rle
 
 SIZE_HW = (100, 120)
 CELLS = [(20, 25), (60, 25), (100, 25), (20, 75), (60, 75), (100, 75)]

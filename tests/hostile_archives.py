@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.library.example import with_checksums
-from sam_detect.masks import encode_crop
 from sam_detect.types import Point
+from sam_detect.types.masks import encode_crop
 
 Members = dict[str, bytes]
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sam_detect.evaluation.comparison import Comparison, Item
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture
 from sam_detect.evaluation.methods import Predictions
-from sam_detect.masks import BoolArray
 from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray
 
 SIZE_HW = (8, 12)
 Rectangle = tuple[int, int, int, int]

@@ -13,9 +13,9 @@ from sam_detect.cli.options import refuse
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.batch import Prepared
     from sam_detect.evaluation.dataset import Dataset
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
+    from sam_detect.pipeline.batch import Prepared
     from sam_detect.types import AnnotatedImage, Frame, Masks
 
 NOT_GIVEN = "annotated, but not among the pictures"
@@ -37,14 +37,14 @@ class Preview:
     """
 
     def __init__(self, output: str, paths: list[str], *, several: bool) -> None:
-        from sam_detect.outputs.files import ImagePaths, InputGuard
+        from sam_detect.io.files import ImagePaths, InputGuard
 
         self._files = ImagePaths(output, multiple=several or not Path(output).suffix)
         self._inputs = InputGuard(paths)
 
     def write(self, frame: Frame, masks: Masks, boxes: list[list[float]]) -> None:
-        from sam_detect.outputs import write_image
-        from sam_detect.outputs.overlay import draw_preview
+        from sam_detect.io import write_image
+        from sam_detect.io.overlay import draw_preview
 
         path = self._files.path_for_frame(frame)
         self._inputs.check(path)
@@ -115,8 +115,8 @@ class Annotations:
         max_pixels: int,
         fit: str,
     ) -> None:
-        from sam_detect.sources.annotated_planes import annotated_planes
-        from sam_detect.sources.annotation_files import choose, read_annotations
+        from sam_detect.io.annotated_planes import annotated_planes
+        from sam_detect.io.annotation_files import choose, read_annotations
 
         self.failures = failures
         self.by_name: dict[str, list[AnnotatedImage]] = {}
@@ -170,7 +170,7 @@ class Annotations:
         workers: int | None,
     ) -> None:
         """Learns the outlines of the pictures; what cannot be used is named, left out."""
-        from sam_detect.batch import default_workers
+        from sam_detect.pipeline.batch import default_workers
 
         wanted = default_workers(detector.pipeline, len(self.by_name))
         answers = detector.prepare_each(

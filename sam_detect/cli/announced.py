@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sam_detect.config import home_dir
 from sam_detect.errors import OutputError
-from sam_detect.outputs import write_atomically
+from sam_detect.io import write_atomically
 
 FILE = "announced.json"
 MOST_BYTES = 100_000

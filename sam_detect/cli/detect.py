@@ -37,13 +37,13 @@ from sam_detect.cli.text import (
     width,
 )
 from sam_detect.errors import ConfigError, ImageError, LibraryError, OutputError
-from sam_detect.labels import normalised_label
 from sam_detect.registry import load_asked, names
+from sam_detect.types.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
-    from sam_detect.sources import Plane
+    from sam_detect.io import Plane
     from sam_detect.types import Frame
 
 FORMAT_OF_SUFFIX = {
@@ -166,7 +166,7 @@ def detect(  # noqa: PLR0917 - click gives them by name
     standard input. What nothing in the library resembles is reported as unknown.
     Of a stack the first plane is read; --z, --t, --xy and --channel read others (--help-all).
     """
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
 
     require_label(label)
     if rank is not None:

@@ -16,12 +16,12 @@ from sam_detect.cli.feedback import counted, note, printable, say
 from sam_detect.cli.text import escape, show, table
 from sam_detect.config import load_settings
 from sam_detect.errors import ConfigError
-from sam_detect.labels import normalised_label
+from sam_detect.types.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.evaluation.evaluation import Evaluation
     from sam_detect.evaluation.harness import Announce, Tick
-    from sam_detect.pipeline import Pipeline
+    from sam_detect.pipeline.flow import Pipeline
 
 CURVE = "1,2,5,10,20"
 SHOWN_PROBLEMS = 5
@@ -152,7 +152,7 @@ def evaluate(
     from sam_detect.evaluation.readers import open_dataset
     from sam_detect.evaluation.report import check_report_folder, write_pictures
     from sam_detect.evaluation.run import Protocol
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
 
     grid = variants(sweep)
     if task == "semantic":

@@ -25,12 +25,11 @@ from sam_detect.errors import (
     one_line,
     without_secrets,
 )
-from sam_detect.labels import normalised_label
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.batch import Prepared
     from sam_detect.library.history import Added
+    from sam_detect.pipeline.batch import Prepared
     from sam_detect.types import Frame, Masks
 
 Item = TypeVar("Item")
@@ -217,7 +216,7 @@ def progress(items: Sequence[Item], what: str) -> Iterator[Iterable[Item]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sam_detect import tiling
+    from sam_detect.pipeline import tiling
 
     # Rich would print what goes to stdout above the bar, that is to stderr: right for a terminal,
     # wrong for a file or a pipe.
@@ -280,7 +279,7 @@ def find_pictures(images: Sequence[str], failures: Failures, *, also: str = "") 
     Args:
         also: an argument that is taken as it is.
     """
-    from sam_detect.sources import find_images
+    from sam_detect.io import find_images
 
     found: dict[str, str] = {}
     for image in images:
@@ -309,6 +308,8 @@ def parse_numbers(option: str, text: str, names: str) -> list[float]:
 
 def require_label(label: str | None) -> None:
     """Raises ``ConfigError`` for a label that is no name, before anything else is done."""
+    from sam_detect.types.labels import normalised_label
+
     if label is not None:
         try:
             normalised_label(label)
@@ -349,7 +350,7 @@ class LearningReport:
             self._say(count, detector.learn_prepared(prepared, **how))
 
     def _how(self, masks: Masks, learnt: int, detector: SAMDetect) -> dict[str, Any]:
-        from sam_detect.formats.mask_pictures import count_pieces
+        from sam_detect.io.mask_pictures import count_pieces
 
         # All pictures of one command are one batch, which `library undo` takes back together.
         self.batch = self.batch or detector.library.new_batch()

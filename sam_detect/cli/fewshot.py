@@ -27,8 +27,8 @@ from sam_detect.options import parts_with
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.fewshot import Shown
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
+    from sam_detect.microscopy.fewshot import Shown
 
 PRESETS = {"min_area": 30, "points_per_side": 128}
 """Options of the segmenter, where it has them and the user chose no others."""
@@ -112,8 +112,8 @@ def fewshot(
     kept for this run only.
     Of stacks --z, --t, --xy and --channel say where to seek; examples may lie in any plane.
     """
-    from sam_detect.outputs.files import InputGuard
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
+    from sam_detect.io.files import InputGuard
 
     ranges = PlaneRanges(xy, z, t, channel)
     require_label(output_tag)
@@ -138,8 +138,8 @@ def fewshot(
     )  # fmt: skip
     _note_too_small(detector, shown)
     pictures = pictures_or_planes(detector, paths, ranges, failures)
-    from sam_detect.batch import default_workers
-    from sam_detect.fewshot import without_shown
+    from sam_detect.microscopy.fewshot import without_shown
+    from sam_detect.pipeline.batch import default_workers
 
     printer = None
     if not as_json and (format_name is None or output is not None):
@@ -202,8 +202,8 @@ def _learn(
     ranges: PlaneRanges,
     **options: Any,
 ) -> Shown:
-    from sam_detect.sources.annotated_planes import annotated_planes
-    from sam_detect.sources.annotation_files import read_annotations
+    from sam_detect.io.annotated_planes import annotated_planes
+    from sam_detect.io.annotation_files import read_annotations
 
     annotated, problems = read_annotations(
         annotations, paths, pixel_centres=pixel_centres, fit=fit, untagged=options["tag"]

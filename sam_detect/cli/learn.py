@@ -26,7 +26,7 @@ from sam_detect.cli.feedback import (
 )
 from sam_detect.cli.planes import pictures_or_planes
 from sam_detect.errors import ConfigError, MaskError
-from sam_detect.labels import normalised_label, shown_label, similar_labels
+from sam_detect.types.labels import normalised_label, shown_label, similar_labels
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
@@ -156,7 +156,7 @@ def learn(  # noqa: PLR0917 - click gives them by name
     Of stacks the first plane is read, or those that --z, --t, --xy and --channel select.
     With --json, a line {"added": N, "total": N} follows each batch that is safely stored.
     """
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
 
     prompts = _Prompts(
         label,
@@ -302,7 +302,7 @@ class _Prompts:
 
     def of(self, detector: SAMDetect, frame: Frame, path: str) -> tuple[Masks, list[str]]:
         """The masks in one picture, and their labels; guesses come last and have none."""
-        from sam_detect.sources.mask_files import read_masks
+        from sam_detect.io.mask_files import read_masks
         from sam_detect.types import Masks
 
         found = []

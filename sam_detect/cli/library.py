@@ -141,8 +141,8 @@ def show_command(
         return
     example = _open(settings).get(example_id)
     if output is not None:
-        from sam_detect.outputs import write_image
-        from sam_detect.outputs.overlay import draw_preview
+        from sam_detect.io import write_image
+        from sam_detect.io.overlay import draw_preview
         from sam_detect.types import Masks
 
         crop = example.crop

@@ -38,7 +38,7 @@ def live_page(
 ) -> Iterator[LiveSession]:
     """Serves the page of a stream while the block runs; says where. Raises ``ConfigError`` where
     the address cannot be used."""
-    from sam_detect.scheduling import short_switch_interval
+    from sam_detect.pipeline.scheduling import short_switch_interval
     from sam_detect.server.listening import served
     from sam_detect.server.live import LiveSession
     from sam_detect.server.live_app import live_app

@@ -12,8 +12,8 @@ from sam_detect.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
     from sam_detect.interfaces import Sink
-    from sam_detect.outputs.linked import LinkedPlanes
-    from sam_detect.sources import Plane, PlaneRanges
+    from sam_detect.io import Plane, PlaneRanges
+    from sam_detect.io.linked import LinkedPlanes
     from sam_detect.types import Frame
 
 STANDARD_INPUT = "-"
@@ -58,9 +58,9 @@ def linked_planes(
     sinks: list[Sink], least_iou: float, read: Callable[[str], Frame]
 ) -> LinkedPlanes:
     """What writes the planes of stacks when their objects are linked through Z."""
-    from sam_detect.outputs.linked import LinkedPlanes
-    from sam_detect.sources.stacks import plane_name
-    from sam_detect.volumes import link_volumes
+    from sam_detect.io.linked import LinkedPlanes
+    from sam_detect.io.stacks import plane_name
+    from sam_detect.microscopy.volumes import link_volumes
 
     return LinkedPlanes(
         sinks,
@@ -70,7 +70,7 @@ def linked_planes(
 
 
 def _read_standard_input(detector: SAMDetect) -> Frame:
-    from sam_detect.sources import MAX_BYTES, load_image_bytes
+    from sam_detect.io import MAX_BYTES, load_image_bytes
 
     if sys.stdin is None:
         raise ImageError("there is no standard input to read a picture from")

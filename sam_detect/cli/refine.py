@@ -80,8 +80,8 @@ def refine(
     foreground inside of each outline is taken, so outlines should lie around their objects.
     """
     from sam_detect.api import SAMDetect
-    from sam_detect.outputs.files import InputGuard, write_atomically
-    from sam_detect.sources import PlaneRanges
+    from sam_detect.io import PlaneRanges
+    from sam_detect.io.files import InputGuard, write_atomically
 
     if replace == (output is not None):
         raise ConfigError("give --output FILE, or --replace to write over the annotations")

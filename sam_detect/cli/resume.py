@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 from sam_detect import __version__
 from sam_detect.cli.feedback import Failures, counted, note
 from sam_detect.errors import ConfigError, ImageError, SamDetectError
-from sam_detect.masks import rle_to_crop
-from sam_detect.outputs.files import InputGuard, writing_to
-from sam_detect.outputs.text import to_json
+from sam_detect.io.files import InputGuard, writing_to
+from sam_detect.io.text_sinks import to_json
 from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour, PixelSize
 from sam_detect.types.explanation import Explanation, Suppressed
+from sam_detect.types.masks import rle_to_crop
 
 if TYPE_CHECKING:
     from sam_detect.api import SAMDetect
-    from sam_detect.batch import Outcome
-    from sam_detect.sources import Plane
+    from sam_detect.io import Plane
+    from sam_detect.pipeline.batch import Outcome
 
 SUFFIX = ".progress"
 NOT_OF_RESULTS = frozenset({
@@ -288,7 +288,7 @@ def results(
     Args:
         workers: None takes as many as suit the detector.
     """
-    from sam_detect.batch import default_workers
+    from sam_detect.pipeline.batch import default_workers
 
     done = {path for path in pictures if progress is not None and progress.has(path)}
     waiting = [picture for path, picture in pictures.items() if path not in done]
@@ -306,7 +306,7 @@ def results(
 
 def _read_again(detector: SAMDetect, path: str, found: Detections | None) -> Outcome:
     """A picture with its known detections; where these are damaged, with new ones."""
-    from sam_detect.batch import Outcome
+    from sam_detect.pipeline.batch import Outcome
 
     try:
         frame = detector.read(path)

@@ -86,7 +86,7 @@ def show(renderable: Any) -> None:
 
 def counts_as_table() -> Any:
     """The sink of ``--format counts`` for a terminal: a table instead of CSV."""
-    from sam_detect.outputs.tables import CountsSink
+    from sam_detect.io.tables import CountsSink
 
     class CountsTable(CountsSink):
         def footer(self) -> str:

@@ -236,7 +236,7 @@ def _display(*, show: bool) -> Iterator[Display | None]:
     if not show:
         yield None
         return
-    from sam_detect.scheduling import short_switch_interval
+    from sam_detect.pipeline.scheduling import short_switch_interval
     from sam_detect.video.display import Display
 
     display = Display()

@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray
 from sam_detect.models.efficientnet_lite0 import CHANNELS, Network, normalised
-from sam_detect.scratch import reduced, release
 from sam_detect.types import Crop, ImageRGB, Masks
+from sam_detect.types.masks import FloatArray
+from sam_detect.types.scratch import reduced, release
 
 OCCUPANCY = 0.2
 """Share of its window that an object takes..."""

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import FloatArray
 from sam_detect.types import FadedCrop
+from sam_detect.types.masks import FloatArray
 
 PART_WEIGHTS = {
     "colour": 0.24,

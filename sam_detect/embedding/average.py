@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import FloatArray
 from sam_detect.types import FadedCrop
+from sam_detect.types.masks import FloatArray
 
 
 class AverageEmbedder(Embedder):

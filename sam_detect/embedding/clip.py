@@ -12,7 +12,6 @@ from PIL import Image
 
 from sam_detect.errors import UnavailableError
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import FloatArray
 from sam_detect.models.clip import encode_images, encode_texts, find_clip, name_of, shared_clip
 from sam_detect.models.running import (
     NAMES_OF_DTYPES,
@@ -25,6 +24,7 @@ from sam_detect.models.running import (
 )
 from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.types import FadedCrop
+from sam_detect.types.masks import FloatArray
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 BATCH_ON_CPU, BATCH_ON_GPU = 8, 64

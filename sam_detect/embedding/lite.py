@@ -24,13 +24,13 @@ from sam_detect.embedding.appearance import (
     joined,
 )
 from sam_detect.errors import ConfigError
-from sam_detect.masks import FloatArray
 from sam_detect.models.efficientnet_lite0 import (
     CHANNELS,
     normalised,
     shared_network,
 )
 from sam_detect.types import FadedCrop, Frame, Masks
+from sam_detect.types.masks import FloatArray
 
 SIDE = 96
 """Side of the network's input in pixels; crops are enlarged or reduced to it."""

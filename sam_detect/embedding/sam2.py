@@ -19,7 +19,6 @@ from torch.nn.functional import interpolate
 
 from sam_detect.errors import ConfigError, UnavailableError
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import (
     NAMES_OF_DTYPES,
     BatchSize,
@@ -32,6 +31,7 @@ from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows, frame_encoder
 from sam_detect.models.sharing import LOADED_FROM
 from sam_detect.types import FadedCrop, Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
 
 POOLINGS = ("crop", "frame")
 BATCH_ON_CPU, BATCH_ON_GPU = 1, 16

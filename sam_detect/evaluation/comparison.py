@@ -23,8 +23,8 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.methods import Predictions
-from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray, IntArray
 
 Figure = Literal["precision", "recall", "f1", "jaccard"]
 

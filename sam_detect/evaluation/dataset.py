@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError, one_line
-from sam_detect.masks import MaskRLE, rle_box_xywh, rle_to_mask
-from sam_detect.polygons import polygons_to_mask
-from sam_detect.sources import Plane, load_image, picture_size
+from sam_detect.io import Plane, load_image, picture_size
 from sam_detect.types import Frame, Masks
+from sam_detect.types.masks import MaskRLE, rle_box_xywh, rle_to_mask
+from sam_detect.types.polygons import polygons_to_mask
 
 Id = int | str
 

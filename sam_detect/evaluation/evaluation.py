@@ -24,7 +24,7 @@ from sam_detect.evaluation.metrics import (
 from sam_detect.evaluation.metrics.calibration import reliability
 from sam_detect.evaluation.metrics.coco import coco_scores
 from sam_detect.evaluation.run import Episode, Protocol, Query
-from sam_detect.outputs import write_atomically
+from sam_detect.io import write_atomically
 
 AVERAGED = (
     "precision", "recall", "f1", "f1_macro", "mean_iou", "ap", "ap50", "msa", "ar100",

@@ -24,10 +24,10 @@ from sam_detect.evaluation.metrics.embedding import knn_purity, separability, si
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Split, outlines, run, splits
-from sam_detect.masks import FloatArray
-from sam_detect.pipeline import Pipeline
+from sam_detect.io import PlaneRanges
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.registry import load_custom
-from sam_detect.sources import PlaneRanges
+from sam_detect.types.masks import FloatArray
 
 Tick = Callable[[int, int], None]
 """Called with how many pictures of how many are done."""

@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import Frame, Masks
+from sam_detect.types.masks import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVector
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.similarity import unit_mean
 from sam_detect.library.library import Library
-from sam_detect.masks import FloatArray
-from sam_detect.pipeline import Pipeline
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
 from sam_detect.types import NO_HINTS, Areas, ExampleArrays, Frame, HintName, Hints, Masks
+from sam_detect.types.masks import FloatArray
 
 
 class FrameVectors(NamedTuple):
@@ -160,7 +160,7 @@ class PipelineMethod:
         """Detects and labels the objects of a query picture.
 
         Args:
-            recall_taught: as of :meth:`~sam_detect.pipeline.Pipeline.detect`.
+            recall_taught: as of :meth:`~sam_detect.pipeline.flow.Pipeline.detect`.
         """
         snapshot = self.pipeline.snapshot()
         spent: dict[str, float] = {}

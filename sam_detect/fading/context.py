@@ -19,8 +19,8 @@ from PIL import Image
 from sam_detect.contracts import failure
 from sam_detect.errors import ExtensionError, SamDetectError
 from sam_detect.interfaces import Fade, WeightFade
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Crop, FadedCrop, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
 
 CROP_VERSION = 1
 """Incremented when the same mask would give another crop: old libraries then need `reindex`."""

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import WeightFade
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.options import require_number
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray
 
 SIGMA_PER_DIAMETER = 0.05
 """Default width of the gaussian relative to the object's diameter; see docs/fading.md."""

@@ -22,7 +22,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.efficientnet_lite0 import (
     Network,
     missing_packages,
@@ -30,6 +29,7 @@ from sam_detect.models.efficientnet_lite0 import (
     shared_network,
 )
 from sam_detect.types import Crop, ImageRGB, SimilarityMap
+from sam_detect.types.masks import BoolArray, FloatArray
 
 SIDE = 80.0
 """Root of the typical example's area, in pixels of the picture as the network sees it. Of 48 and 80

@@ -21,15 +21,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from sam_detect import parts
-from sam_detect.chunks import chunks
 from sam_detect.contracts import require_described
 from sam_detect.errors import ConfigError
 from sam_detect.fading import context
 from sam_detect.features.kept_vectors import KeptVectors
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import FloatArray, IntArray
-from sam_detect.scratch import release, strips
 from sam_detect.types import Crop, FadedCrop, Frame, Masks, Recipe
+from sam_detect.types.chunks import chunks
+from sam_detect.types.masks import FloatArray, IntArray
+from sam_detect.types.scratch import release, strips
 
 DEFAULT_OCCUPANCY = 0.2
 DEFAULT_CROP_SIDE = 256

@@ -26,9 +26,9 @@ from scipy import ndimage
 
 from sam_detect.fading import context
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
 from sam_detect.segmentation._regions import large_holes
 from sam_detect.types import Crop, Frame, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray, intersection, rle_to_mask
 
 SAME_OBJECT_IOU = 0.5
 """A proposal of a higher IoU with an example is a proposal of the example."""

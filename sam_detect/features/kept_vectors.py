@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_detect.masks import FloatArray
+from sam_detect.types.masks import FloatArray
 
 PACKAGES = ("embedding", "fading", "features", "models")
 """Whose code makes vectors: other code would make others."""

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray
-from sam_detect.scratch import LARGE
 from sam_detect.types import AnnotatedImage, Annotation, Frame, ImageRGB
 from sam_detect.types.annotations import reach_xy
+from sam_detect.types.masks import BoolArray
+from sam_detect.types.scratch import LARGE
 
 MOST_OUTLINES, PLACES = 24, 12
 """Outlines that are compared, and other places of the picture that each is compared with."""

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam_detect.labelling.similarity import Calibration, Metric
-from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import Classification, ExampleArrays, Neighbour
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 SIMILARITY_PRIOR = 5.0
 """Examples of a label with which what similarity says counts half: the more there are, the better

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import Detections, ExampleArrays, Frame
+from sam_detect.types.masks import FloatArray
 
 TRY_SCALES = " (try --scale auto)"
 NEAR = 0.2

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from sam_detect.chunks import chunks
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Labeller
 from sam_detect.labelling.decision import DecisionModel, nearest_of, negative_factors
@@ -19,10 +18,11 @@ from sam_detect.labelling.fitting import Fitted, Shifts, expected_shifts, fit
 from sam_detect.labelling.part_weights import explain_parts
 from sam_detect.labelling.similarity import Metric, decided_by_prototype, unit_mean
 from sam_detect.labelling.thresholds import AdaptiveThreshold
-from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import Classification, Explanation, LabelMemory, Neighbour
+from sam_detect.types.chunks import chunks
 from sam_detect.types.explanation import confidence_of, replaced
+from sam_detect.types.masks import FloatArray, IntArray
 
 AUTO_THRESHOLD = 0.5
 CANDIDATES = 50

@@ -13,8 +13,8 @@ from sam_detect.labelling.decision import DecisionModel, expected_shift
 from sam_detect.labelling.part_weights import part_factors, part_weights, spread_over
 from sam_detect.labelling.shape_prior import ShapePrior
 from sam_detect.labelling.similarity import Calibration, Metric, calibrate, unit_mean
-from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays
+from sam_detect.types.masks import FloatArray
 
 FOLDS = 5
 Codes = npt.NDArray[np.intp]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sam_detect.interfaces import Labeller
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import (
     Classification,
     ExampleArrays,
@@ -17,6 +16,7 @@ from sam_detect.types import (
     LabelMemory,
     Neighbour,
 )
+from sam_detect.types.masks import BoolArray, FloatArray
 from sam_detect.types.memory import Fit
 
 FITTING = 200_000_000

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray, encode_crop
 from sam_detect.types import Classification, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray, encode_crop
 
 AGREE = 0.6
 """IoU from which on a suppressed proposal is of the same object as the kept one."""

@@ -20,8 +20,6 @@ import numpy.typing as npt
 
 from sam_detect.interfaces import Labeller
 from sam_detect.labelling.merging import with_voted_outlines
-from sam_detect.masks import FloatArray, IntArray, intersection
-from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import (
     RATED_BY_EXAMPLES,
     Candidates,
@@ -35,6 +33,8 @@ from sam_detect.types import (
     Taught,
 )
 from sam_detect.types.explanation import MOST_SUPPRESSED, Decision, Suppressed, replaced
+from sam_detect.types.masks import FloatArray, IntArray, intersection
+from sam_detect.types.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 
 DENIED_IOU = 0.65
 """In a picture that was corrected, what overlaps a negative by this share is the same wrong find:

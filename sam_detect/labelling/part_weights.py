@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.chunks import chunks
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Classification, ExampleArrays, LabelMemory
+from sam_detect.types.chunks import chunks
 from sam_detect.types.explanation import replaced
+from sam_detect.types.masks import BoolArray, FloatArray
 
 PRIOR_PRECISION = 0.3
 """Of the logarithms of the factors: as strong as so many examples that contradict it."""

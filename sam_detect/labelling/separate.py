@@ -25,9 +25,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
+from sam_detect.types.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 
 LARGE = 0.2
 """Of a picture's area: what covers more is rather what several objects lie on."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import ExampleArrays
+from sam_detect.types.masks import FloatArray
 
 PART = "shape"
 LEAST_SPREAD = 0.03

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import Classification
 from sam_detect.types.explanation import replaced
+from sam_detect.types.masks import FloatArray
 
 Similarities = npt.NDArray[np.float64]
 

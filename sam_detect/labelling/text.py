@@ -10,10 +10,10 @@ import numpy.typing as npt
 from sam_detect.errors import ConfigError, LibraryError
 from sam_detect.interfaces import Labeller, TextEncoder
 from sam_detect.labelling.examples import KNNLabeller
-from sam_detect.labels import normalised_label
-from sam_detect.masks import FloatArray, IntArray
 from sam_detect.options import require_number
 from sam_detect.types import Classification, Explanation, LabelMemory
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.masks import FloatArray, IntArray
 
 TEMPLATES = (
     "a photo of a {}.",

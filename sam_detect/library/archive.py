@@ -36,11 +36,11 @@ from sam_detect.errors import (
     SamDetectError,
     one_line,
 )
-from sam_detect.labels import normalised_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import PAYLOAD_FIELDS, Example
-from sam_detect.masks import checked_rle
 from sam_detect.types import Point, Recipe
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.masks import checked_rle
 from sam_detect.vector_store._checks import is_canonical_uuid
 
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"

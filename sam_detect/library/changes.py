@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from sam_detect.errors import LibraryError, NotFoundError
 from sam_detect.features.extraction import FeatureExtractor
-from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import history, lookup
 from sam_detect.library.example import LISTED_FIELDS, Example, label_of, with_checksums
 from sam_detect.library.journal import Became, Change, Journal, digest_of
@@ -22,6 +21,7 @@ from sam_detect.library.lookup import same_outline
 from sam_detect.library.reindex import embed_examples, require_convertible
 from sam_detect.library.writing import counting_writer
 from sam_detect.types import Point
+from sam_detect.types.labels import normalised_label, shown_label
 
 Replace = Callable[[Point], list[Point]]
 

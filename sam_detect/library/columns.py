@@ -14,8 +14,8 @@ from sam_detect.features.hard_negatives import HardNegativeVectors
 from sam_detect.interfaces import Embedder
 from sam_detect.library import lookup
 from sam_detect.library.example import label_of
-from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.types import ExampleArrays, HardNegativeArrays, Point
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 Bytes = npt.NDArray[np.bytes_]
 Octets = npt.NDArray[np.uint8]

@@ -29,12 +29,12 @@ from typing_extensions import TypedDict
 from sam_detect.config import MAX_CROP_SIDE
 from sam_detect.errors import LibraryCorruptError, MaskError
 from sam_detect.features.hard_negatives import BACKGROUND_SIDE, HardNegatives
-from sam_detect.labels import shown_label
 from sam_detect.library import manifest as manifests
 from sam_detect.library.manifest import Batch, Checksum, Text
 from sam_detect.library.webp import decode_webp, encode_webp
-from sam_detect.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.types import Crop, Point
+from sam_detect.types.labels import shown_label
+from sam_detect.types.masks import MAX_RLE_PIXELS, FloatArray, MaskRLE, encode_crop, rle_to_mask
 from sam_detect.vector_store._checks import normalised
 
 ID_NAMESPACE = uuid.UUID("6d3b1c5e-0f0a-5c55-9a39-5a3d0c6f2c11")

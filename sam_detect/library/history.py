@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sam_detect.labels import shown_label
 from sam_detect.library.example import (
     ID_NAMESPACE,
     KNOWN_FIELDS,
@@ -32,8 +31,9 @@ from sam_detect.library.example import (
     with_checksums,
 )
 from sam_detect.library.manifest import BATCH_PATTERN
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Frame, Masks, Point
+from sam_detect.types.labels import shown_label
+from sam_detect.types.masks import BoolArray, FloatArray
 from sam_detect.types.short import short_repr
 
 TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -123,7 +123,7 @@ class Learnt(Added):
 
     def preview(self) -> Image.Image:
         """The picture with the outlines and the given boxes drawn in."""
-        from sam_detect.outputs.overlay import draw_preview
+        from sam_detect.io.overlay import draw_preview
 
         return Image.fromarray(draw_preview(self.frame.image_rgb, self.masks, self.boxes_xywh))
 

@@ -37,8 +37,8 @@ import numpy.typing as npt
 from sam_detect.library.columns import OUTLINE_FIELDS, outline_record
 from sam_detect.library.example import label_of
 from sam_detect.library.kept import KeptFiles
-from sam_detect.masks import FloatArray, IntArray
 from sam_detect.types import Neighbour, Point
+from sam_detect.types.masks import FloatArray, IntArray
 from sam_detect.vector_store._checks import in_batches
 
 HEAD = "index"

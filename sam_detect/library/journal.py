@@ -20,10 +20,10 @@ from typing import IO, Any
 from sam_detect.config import home_dir
 from sam_detect.errors import LibraryCorruptError
 from sam_detect.interfaces import VectorStore
+from sam_detect.io.files import write_atomically
 from sam_detect.library.archive import Archive, read_json, write_archive
 from sam_detect.library.example import LISTED
 from sam_detect.library.history import new_batch, time_of
-from sam_detect.outputs.files import write_atomically
 from sam_detect.types import Point
 
 MOST_CHANGES = 100

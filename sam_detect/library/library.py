@@ -15,7 +15,6 @@ from sam_detect.errors import (
     RecipeMismatchError,
 )
 from sam_detect.interfaces import VectorStore
-from sam_detect.labels import normalised_label, shown_label
 from sam_detect.library import history, lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.example import (
@@ -40,6 +39,7 @@ from sam_detect.library.history import (
 )
 from sam_detect.library.writing import counting_writer
 from sam_detect.types import Point, Recipe
+from sam_detect.types.labels import normalised_label, shown_label
 
 BATCH = 64
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from sam_detect.errors import ExampleNotFoundError, LibraryCorruptError, LibraryError, MaskError
 from sam_detect.interfaces import VectorStore
-from sam_detect.labels import shown_label
 from sam_detect.library import places
 from sam_detect.library.example import (
     LISTED_FIELDS,
@@ -19,8 +18,9 @@ from sam_detect.library.example import (
     example_id,
     label_of,
 )
-from sam_detect.masks import SAME_OUTLINE_IOU, MaskRLE, rle_to_mask
 from sam_detect.types import Point
+from sam_detect.types.labels import shown_label
+from sam_detect.types.masks import SAME_OUTLINE_IOU, MaskRLE, rle_to_mask
 
 LEAST_ID_LENGTH = 4
 SHOWN = 20

@@ -26,11 +26,11 @@ from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, LibraryCorruptError, LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import places
-from sam_detect.masks import FloatArray
 from sam_detect.models.catalogue import checked_model
 from sam_detect.options import options_of
 from sam_detect.registry import BUILT_IN
 from sam_detect.types import Point, Recipe
+from sam_detect.types.masks import FloatArray
 
 Data = dict[str, Any]
 FORMAT_VERSION = 5

@@ -18,9 +18,9 @@ from sam_detect.library import manifest as manifests
 from sam_detect.library.example import NAMING_FIELDS, VECTOR_CHECKSUM, Example, with_checksums
 from sam_detect.library.history import earlier_states, with_earlier_states
 from sam_detect.library.library import BATCH, Library
-from sam_detect.masks import FloatArray
 from sam_detect.registry import load_class
 from sam_detect.types import Point, Recipe
+from sam_detect.types.masks import FloatArray
 
 Made = tuple[FloatArray, dict[str, Any] | None]
 """An example's new vector and the payload of its hard negatives."""

@@ -18,9 +18,9 @@ from sam_detect.library.columns import ExampleColumns, Outlines
 from sam_detect.library.example import LISTED_FIELDS, label_of
 from sam_detect.library.index import DamagedIndexError, ExampleIndex
 from sam_detect.library.kept import KeptFiles
-from sam_detect.masks import FloatArray, rle_to_crop
 from sam_detect.types import ExampleArrays, Frame, Masks, Neighbour, Point, Taught
 from sam_detect.types.examples import ENOUGH_HERE
+from sam_detect.types.masks import FloatArray, rle_to_crop
 from sam_detect.types.memory import Fit
 
 KEPT_FROM = 200

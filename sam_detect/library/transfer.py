@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
+from sam_detect.io.files import write_atomically
 from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
 from sam_detect.library.archive import MAX_ROWS, Archive, too_large, write_archive
@@ -18,7 +19,6 @@ from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
 from sam_detect.library.history import Added, new_batch, with_label, with_replaced
 from sam_detect.library.library import BATCH, Library
 from sam_detect.library.lookup import same_outline
-from sam_detect.outputs.files import write_atomically
 from sam_detect.types import Point, Recipe
 from sam_detect.vector_store._files import is_library_folder
 

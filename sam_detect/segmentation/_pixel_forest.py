@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import Crop, ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray
 
 SIDES = (20.0, 48.0)
 """Root of the typical example's area in pixels as the forest sees it: least, and most. Nuclei were

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sam_detect.masks import BoolArray, Box
 from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray, Box
 
 Place = tuple[Box, BoolArray]
 """The half-open box xyxy of a mask, and its ``(h, w)`` crop."""

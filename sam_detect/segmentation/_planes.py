@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import FloatArray
 
 LEAST_RANGE = 4
 """A channel that spans fewer grey levels contains only noise."""

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.segmentation._pixel_forest import (
     EDGE,
     THREADS,
@@ -26,6 +25,7 @@ from sam_detect.segmentation._pixel_forest import (
     resampled,
 )
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
 
 MOST_CROPS = 12
 """Examples that are looked at."""

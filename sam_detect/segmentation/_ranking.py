@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray, intersection
 from sam_detect.segmentation._regions import RegionProposal, boxes_xyxy, whole_region
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray, intersection
 
 MOST_POINTS = 200
 """Longer outlines are subsampled."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 MOST_HULL_POINTS = 200
 """Longer outlines are subsampled for the hull."""

@@ -12,7 +12,6 @@ from sam2.utils.amg import generate_crop_boxes, is_box_near_crop_edge
 from torch import Tensor
 from torchvision.ops import nms
 
-from sam_detect.masks import FloatArray, IntArray
 from sam_detect.models.sam2_features import FrameFeatures
 from sam_detect.options import require_number
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts
@@ -27,6 +26,7 @@ from sam_detect.segmentation._sam2_model import (
 )
 from sam_detect.segmentation._sam2_prompters import Covered, Prompter
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.segmentation._forest_objects import Learnt, View, regions_of, trained_forests
 from sam_detect.segmentation._sam2_prompters import (
@@ -21,6 +20,7 @@ from sam_detect.segmentation._sam2_prompters import (
     clearest,
 )
 from sam_detect.types import ExampleCrops, Frame, Hints, ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray
 
 SHARE_OF_GRID = 0.1
 """Most prompts, as a share of the grid's; more only where the forests see more objects."""

@@ -26,7 +26,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import (
+from sam_detect.models.running import to_device
+from sam_detect.options import require_number
+from sam_detect.types.masks import (
     BoolArray,
     FloatArray,
     IntArray,
@@ -35,8 +37,6 @@ from sam_detect.masks import (
     runs_between,
     tight_box_xyxy,
 )
-from sam_detect.models.running import to_device
-from sam_detect.options import require_number
 
 ROUNDING = 1e-4
 """What is at most so far from a threshold may be on either side of it after upscaling."""

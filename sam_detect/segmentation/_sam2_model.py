@@ -17,7 +17,6 @@ from torch import Tensor
 
 from sam_detect.config import home_dir
 from sam_detect.errors import one_line
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import (
     BatchSize,
     enough_memory,
@@ -30,6 +29,7 @@ from sam_detect.models.sharing import WhileAlive
 from sam_detect.segmentation._sam2_decoder import DecodedPrompts, FastDecoder, rows
 from sam_detect.segmentation._sam2_masks import Cut, Limits, cut_out
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray
 
 UPSCALED_AT_ONCE = {"cpu": 1, "cuda": 16, "mps": 4}
 """Prompts: a prompt's masks take some 25 MB while they are upscaled."""

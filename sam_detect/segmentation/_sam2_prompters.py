@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sam2.utils.amg import build_point_grid
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.types import HintName, Hints, ImageRGB, Similarity
+from sam_detect.types.masks import BoolArray, FloatArray
 
 Floats = npt.NDArray[np.float64]
 Response = npt.NDArray[np.float32]

@@ -15,9 +15,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import precision, to_device
 from sam_detect.models.sam2_features import FrameFeatures
+from sam_detect.types.masks import BoolArray, FloatArray
 
 ENDLESS = 1 << 30
 """Frames of a video whose length is not known."""

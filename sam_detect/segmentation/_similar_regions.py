@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.segmentation._planes import BLUR, Plane, eight_bit
 from sam_detect.segmentation._regions import RegionProposal
 from sam_detect.types import SimilarityMap
+from sam_detect.types.masks import BoolArray, FloatArray
 
 LEVELS = (40, 70, 100, 128, 155, 180, 205, 225, 240, 250)
 """Of 255, above which regions are taken: an object lies on an even ground of any similarity."""

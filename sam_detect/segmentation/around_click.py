@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.segmentation._places import Place, value_at
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray
 
 ANGLES, STEPS = 48, 14
 """Rays; and steps on each to the radius of a disc of the typical area."""

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter, Segmenter
-from sam_detect.masks import BoolArray, Box, IntArray, tightened, union
 from sam_detect.segmentation._places import (
     Place,
     disc,
@@ -36,6 +35,7 @@ from sam_detect.segmentation.prompted import (
     require_point,
 )
 from sam_detect.types import Frame, Masks
+from sam_detect.types.masks import BoolArray, Box, IntArray, tightened, union
 
 DAB_RADIUS = 3
 """Around a click, in pixels as GrabCut sees them, that surely are, or are not, the object."""

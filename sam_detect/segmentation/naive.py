@@ -23,11 +23,11 @@ from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
 from sam_detect.models.sharing import WhileAlive
 from sam_detect.options import require_number
-from sam_detect.scratch import reduced
 from sam_detect.segmentation._forest_objects import Forests
 from sam_detect.segmentation._level_sets import Basis, as_masks, propose
 from sam_detect.segmentation._regions import enlarged
 from sam_detect.types import NO_HINTS, ExampleCrops, Frame, HintName, Hints, Masks, SimilarityMap
+from sam_detect.types.scratch import reduced
 
 WORKING_PIXELS = 700_000
 """Larger images are reduced to this many pixels; the masks have full resolution."""

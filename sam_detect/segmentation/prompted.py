@@ -12,10 +12,10 @@ import numpy as np
 
 from sam_detect.errors import MaskError
 from sam_detect.interfaces import PromptedSegmenter, Segmenter
-from sam_detect.masks import BoolArray, FloatArray, intersection
-from sam_detect.polygons import Ring, box_around, is_rectangle
 from sam_detect.segmentation._regions import large_holes
 from sam_detect.types import Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, intersection
+from sam_detect.types.polygons import Ring, box_around, is_rectangle
 
 FITTING_BOX_IOU = 0.55
 """Least IoU of a proposal's box with the given box."""

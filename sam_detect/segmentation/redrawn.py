@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, tight_box_xyxy
-from sam_detect.overlaps import meeting_boxes
 from sam_detect.segmentation._pixel_forest import PixelForest
 from sam_detect.types import Crop, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, tight_box_xyxy
+from sam_detect.types.overlaps import meeting_boxes
 
 CORE = 0.35
 """What is surely inside: farther from the coarse outline than this share of the farthest pixel. It

@@ -23,7 +23,6 @@ import torch
 
 from sam_detect.errors import ConfigError, ImageError, MaskError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.models.running import resolve_dtype
 from sam_detect.models.sam2 import LoadedSAM2, shared_sam2
 from sam_detect.models.sam2_features import FRAMES_KEPT, frame_encoder
@@ -45,6 +44,7 @@ from sam_detect.segmentation._sam2_video import VideoMemory
 from sam_detect.segmentation.clicks import Clicks
 from sam_detect.segmentation.prompted import clip_box, require_point
 from sam_detect.types import NO_HINTS, Frame, HintName, Hints, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
 
 PROMPTERS = ("grid", "adaptive", "blobs", "similarity", "forest")
 PRESETS = {

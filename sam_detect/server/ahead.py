@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from sam_detect.errors import SamDetectError
-from sam_detect.scheduling import give_way
+from sam_detect.pipeline.scheduling import give_way
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.survey import Survey, Surveyed
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, LibraryError, NotFoundError
+from sam_detect.io import find_images
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server.changes import Changes, edited, example_item, learning, outline_step
 from sam_detect.server.journal import Change, Journal, Step
 from sam_detect.server.pictures import OpenPicture, OpenPictures, ShownObject, id_of, without_same
 from sam_detect.server.uploads import shown_name
-from sam_detect.sources import find_images
 from sam_detect.types import Detections, Frame, Masks
 
 

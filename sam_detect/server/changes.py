@@ -11,11 +11,11 @@ import numpy as np
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryError, MaskError, SamDetectError
-from sam_detect.labels import normalised_label
 from sam_detect.library.example import example_id, label_of
-from sam_detect.masks import MaskRLE, rle_to_crop
 from sam_detect.server.journal import Change, Journal, Step, StepKind
 from sam_detect.types import Frame, Masks
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.masks import MaskRLE, rle_to_crop
 
 
 class Changes:

@@ -17,13 +17,13 @@ from sam_detect.errors import MaskError
 from sam_detect.interfaces import ClickedSegmenter, PromptedSegmenter
 from sam_detect.labelling.naming import observed_nesting
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.masks import BoolArray, Box, intersection, tightened
-from sam_detect.pipeline import Pipeline
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.segmentation._places import Place, in_box, place_of, value_at
 from sam_detect.segmentation.around_click import outline_along, outline_around
 from sam_detect.segmentation.clicks import Clicks
 from sam_detect.server.pictures import OpenPicture
 from sam_detect.types import Frame, Masks, Taught
+from sam_detect.types.masks import BoolArray, Box, intersection, tightened
 
 SAME_IOU = 0.75
 """A proposal that overlaps an outline by this IoU is the same object, and drawn more exactly."""
@@ -41,7 +41,7 @@ def clicked(
 ) -> Masks:
     """The mask of one object in a picture that is open.
 
-    Takes and raises what :meth:`~sam_detect.pipeline.Pipeline.outline_clicks` does. A box, a
+    Takes and raises what :meth:`~sam_detect.pipeline.flow.Pipeline.outline_clicks` does. A box, a
     segmenter that draws masks itself, and an empty library leave it to that. A mask does not leave
     its box.
     """

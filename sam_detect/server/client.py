@@ -25,8 +25,8 @@ from sam_detect.errors import (
     SamDetectError,
     UnavailableError,
 )
-from sam_detect.masks import MaskRLE, checked_rle, rle_to_crop
 from sam_detect.types import Classification, Detections, Masks, Neighbour
+from sam_detect.types.masks import MaskRLE, checked_rle, rle_to_crop
 
 ImageLike = str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
 BUSY = (429, 503)

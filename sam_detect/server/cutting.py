@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray
+from sam_detect.types.masks import BoolArray
 
 OFF_CENTRES = (np.pi * 1e-6, np.e * 1e-6)
 """Lines are moved so far, in pixels: none then passes exactly through the centre of a pixel, where

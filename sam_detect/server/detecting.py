@@ -11,8 +11,6 @@ from fastapi import HTTPException, Query, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from sam_detect.errors import ConfigError, MaskError, SamDetectError
-from sam_detect.masks import checked_rle
-from sam_detect.polygons import checked_ring, share_inside
 from sam_detect.server.answers import Outline
 from sam_detect.server.changes import masks_of
 from sam_detect.server.detectors import Detectors
@@ -23,6 +21,8 @@ from sam_detect.server.uploads import Upload
 from sam_detect.server.warned import heard
 from sam_detect.server.work import WorkQueue
 from sam_detect.types import Masks
+from sam_detect.types.masks import checked_rle
+from sam_detect.types.polygons import checked_ring, share_inside
 
 MOST_VALUES = 100_000
 """Of a JSON body: each may take a hundred times the memory that it takes in the text."""

@@ -1,6 +1,6 @@
 """Editing the outline of an object by hand: pure functions on masks, without HTTP.
 
-Coordinates are those of :mod:`sam_detect.polygons`: x, y in pixels, and pixel ``i`` covers
+Coordinates are those of :mod:`sam_detect.types.polygons`: x, y in pixels, and pixel ``i`` covers
 ``[i, i + 1]``, so its centre is at ``i + 0.5``. Everything is computed in crops: time and memory
 follow the box of the object and of the stroke, not the picture. What a user has drawn has quality
 1, as :meth:`~sam_detect.types.Masks.from_crops` gives it. Pixels that touch at a corner are one
@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, Box, tightened, union
-from sam_detect.polygons import (
+from sam_detect.server.cutting import parts_along
+from sam_detect.server.strokes import Stroke, stroke_crop
+from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray, Box, tightened, union
+from sam_detect.types.polygons import (
     MAX_COORDINATE,
     Ring,
     checked_ring,
     nested,
     polygons_to_crop,
 )
-from sam_detect.server.cutting import parts_along
-from sam_detect.server.strokes import Stroke, stroke_crop
-from sam_detect.types import Masks
 
 SPECK_PIXELS, SPECK_SHARE = 16, 0.05
 """A part is a speck if it has at most so many pixels, and at most this share of its object's."""

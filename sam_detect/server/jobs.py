@@ -30,13 +30,13 @@ from sam_detect.errors import (
     StoreError,
     one_line,
 )
+from sam_detect.io import find_images
 from sam_detect.server.hidden_paths import called, reason_of
 from sam_detect.server.http import problem_of
 from sam_detect.server.requests_log import log
 from sam_detect.server.uploads import Upload, shown_name
 from sam_detect.server.warned import heard
 from sam_detect.server.work import BusyError, FullError, LastingThread
-from sam_detect.sources import find_images
 
 MOST_UNFINISHED = 100
 MOST_PICTURES = 100_000

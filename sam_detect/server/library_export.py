@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from sam_detect.errors import NotFoundError
+from sam_detect.io import natural_key
+from sam_detect.io.files import stem_of
 from sam_detect.library.example import label_of
 from sam_detect.library.library import Library
-from sam_detect.masks import rle_to_crop
-from sam_detect.outputs.files import stem_of
 from sam_detect.registry import load_class
-from sam_detect.sources import natural_key
 from sam_detect.types import Classification, Detections, Frame, Masks, Point
+from sam_detect.types.masks import rle_to_crop
 
 FORMATS = {
     "coco": "annotations.json", "yolo": "yolo", "labelme": "labelme", "geojson": "geojson",

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.library.example import Example
-from sam_detect.masks import FloatArray
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import FloatArray
 
 THUMBNAIL_SIDE = 128
 MARGIN = 0.3

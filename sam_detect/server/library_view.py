@@ -23,7 +23,6 @@ from PIL import Image
 from sam_detect.api import SAMDetect
 from sam_detect.errors import LibraryError, NotFoundError
 from sam_detect.labelling.leave_one_out import LeftOut, leave_one_out
-from sam_detect.labels import shown_label
 from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
@@ -31,6 +30,7 @@ from sam_detect.library.transfer import Imported, OnConflict, export_library, im
 from sam_detect.server.hidden_paths import without_folders
 from sam_detect.server.library_export import FORMATS, export_annotations
 from sam_detect.server.library_pictures import principal_components, thumbnail
+from sam_detect.types.labels import shown_label
 
 MOST_EXAMPLES = 100
 """Of one request."""

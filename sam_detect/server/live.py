@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from sam_detect.errors import ConfigError, MaskError, NotFoundError
-from sam_detect.labels import normalised_label
 from sam_detect.library.history import LearningBatch
 from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.types.labels import normalised_label
 from sam_detect.video.stream import Stream
 from sam_detect.video.teaching import Taught
 from sam_detect.video.threads import WAKE_S, queue_length, start_daemon

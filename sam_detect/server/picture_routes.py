@@ -10,8 +10,6 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Resp
 from pydantic import BaseModel, ConfigDict, Field
 
 from sam_detect.errors import MaskError, NotFoundError
-from sam_detect.polygons import Ring as OutlineRing
-from sam_detect.scratch import reduced
 from sam_detect.server import editing
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
@@ -22,6 +20,8 @@ from sam_detect.server.journal import AlreadyDoneError
 from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
 from sam_detect.server.survey import Survey
 from sam_detect.types import Masks
+from sam_detect.types.polygons import Ring as OutlineRing
+from sam_detect.types.scratch import reduced
 
 MOST_AT_ONCE = 10_000
 MOST_POINTS = 20_000

@@ -19,7 +19,7 @@ TRIM_SECONDS = 10.0
 def long_running() -> Iterator[None]:
     """Keeps the threads of this process from taking cores and memory that they do not need.
 
-    - Threads switch often (:func:`~sam_detect.scheduling.short_switch_interval`).
+    - Threads switch often (:func:`~sam_detect.pipeline.scheduling.short_switch_interval`).
     - BLAS' threads spin while they wait for work, and take the cores from those who answer.
     - glibc gives each thread a heap of its own (up to eight for a core), and keeps what a thread
       has freed for that thread. The threads of a server come and go, so its memory would grow for
@@ -30,7 +30,7 @@ def long_running() -> Iterator[None]:
     """
     from threadpoolctl import threadpool_limits
 
-    from sam_detect.scheduling import short_switch_interval
+    from sam_detect.pipeline.scheduling import short_switch_interval
 
     stopped = threading.Event()
     libc = glibc()

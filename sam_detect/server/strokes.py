@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray
+from sam_detect.types.masks import BoolArray
 
 MAX_STROKE_ROWS = 50_000_000
 """Longest stroke: rows of pixels that its dabs cover, each dab for itself."""

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from sam_detect.errors import NotFoundError
-from sam_detect.masks import BoolArray, FloatArray
 from sam_detect.server.pictures import OpenPicture, id_of
 from sam_detect.types import Detections, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray
 
 Policy = Literal["folder", "uncertain", "diverse", "rare"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)

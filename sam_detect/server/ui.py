@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from sam_detect.api import SAMDetect
 from sam_detect.config import home_dir
 from sam_detect.errors import ImageError
+from sam_detect.io import find_images
 from sam_detect.server.access import TOKEN, Access
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.extra import require_server
 from sam_detect.server.journal import Journal
-from sam_detect.sources import find_images
 
 if TYPE_CHECKING:
     from sam_detect.server.http import Guard

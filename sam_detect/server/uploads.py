@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError
+from sam_detect.io.images import picture_size
 from sam_detect.server.hidden_paths import called
-from sam_detect.sources.images import picture_size
 from sam_detect.types import Frame
 
 LONGEST_NAME = 200

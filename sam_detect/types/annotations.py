@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import (
+from sam_detect.types.masks import (
     BoolArray,
     MaskRLE,
     checked_rle,
@@ -20,7 +20,7 @@ from sam_detect.masks import (
     rle_to_crop,
     rle_to_mask,
 )
-from sam_detect.polygons import Polygon, Ring, box_around, mask_polygons, polygons_to_crop
+from sam_detect.types.polygons import Polygon, Ring, box_around, mask_polygons, polygons_to_crop
 
 MAX_MASK_PIXELS = 1 << 28
 Location = tuple[int, int, int]

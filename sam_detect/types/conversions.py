@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.masks import FloatArray, IntArray, MaskRLE, decode_crop
-from sam_detect.polygons import Ring, pycocotools_rle
 from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.frames import Masks, Volume
+from sam_detect.types.masks import FloatArray, IntArray, MaskRLE, decode_crop
+from sam_detect.types.polygons import Ring, pycocotools_rle
 
 UNKNOWN_CATEGORY = "unknown"
 LEAST_POLYGON_IOU = 0.99
@@ -150,7 +150,7 @@ def to_annotations(
     Args:
         detections: of one picture.
         location: the plane of a stack that they lie in.
-        tolerance_px: of the outlines, as of :func:`~sam_detect.polygons.mask_polygons`.
+        tolerance_px: of the outlines, as of :func:`~sam_detect.types.polygons.mask_polygons`.
     """
     found = []
     for index, each in enumerate(detections):

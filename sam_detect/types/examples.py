@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sam_detect.masks import BoolArray, FloatArray, IntArray
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray
 
 ENOUGH_HERE = 3
 """So many examples of a label in one picture say by themselves what its other objects are like."""

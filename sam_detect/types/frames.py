@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.masks import (
+from sam_detect.types.examples import Neighbour
+from sam_detect.types.masks import (
     BoolArray,
     FloatArray,
     IntArray,
@@ -22,9 +23,8 @@ from sam_detect.masks import (
     encode_crop,
     tight_box_xyxy,
 )
-from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring, mask_polygons
-from sam_detect.scratch import strips
-from sam_detect.types.examples import Neighbour
+from sam_detect.types.polygons import EXACT_TOLERANCE_PX, Polygon, Ring, mask_polygons
+from sam_detect.types.scratch import strips
 from sam_detect.types.short import short_repr
 
 ImageRGB = npt.NDArray[np.uint8]
@@ -365,7 +365,7 @@ class Masks:
         self, index: Index, *, tolerance_px: float = EXACT_TOLERANCE_PX
     ) -> list[Polygon]:
         """The parts of one mask, the largest first: see
-        :func:`~sam_detect.polygons.mask_polygons`."""
+        :func:`~sam_detect.types.polygons.mask_polygons`."""
         box = self.boxes_xyxy[index].tolist()
         return mask_polygons(self.crop(index), box, tolerance_px=tolerance_px)
 

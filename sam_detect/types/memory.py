@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from sam_detect.masks import FloatArray
 from sam_detect.types.examples import ExampleArrays, Neighbour
+from sam_detect.types.masks import FloatArray
 
 Fit = TypeVar("Fit")
 

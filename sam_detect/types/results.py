@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, FloatArray, IntArray, MaskRLE
-from sam_detect.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.annotations import Annotation, Location
 from sam_detect.types.examples import Neighbour
 from sam_detect.types.explanation import Explanation, replaced
@@ -26,6 +24,8 @@ from sam_detect.types.frames import (
     area_um2,
     as_index,
 )
+from sam_detect.types.masks import BoolArray, FloatArray, IntArray, MaskRLE
+from sam_detect.types.polygons import EXACT_TOLERANCE_PX, Polygon, Ring
 from sam_detect.types.short import short_repr
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sam_detect.masks import FloatArray
 from sam_detect.types.frames import ImageRGB
+from sam_detect.types.masks import FloatArray
 from sam_detect.types.short import short_repr
 
 

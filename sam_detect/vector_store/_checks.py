@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import StoreError, one_line
-from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.types.masks import FloatArray
 
 MAX_DEPTH = 32
 """Qdrant's log takes more, but cannot be read again with more than about 128 levels."""

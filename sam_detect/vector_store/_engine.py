@@ -21,8 +21,8 @@ import qdrant_edge as edge
 
 from sam_detect.errors import LibraryBusyError, LibraryCorruptError, SamDetectError, StoreError
 from sam_detect.interfaces import StoredPoints
-from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store._checks import normalised, pick_fields
 from sam_detect.vector_store._files import DISK_FULL, LibraryFiles, copy_without_holes
 

@@ -16,8 +16,8 @@ from qdrant_client import QdrantClient, models
 
 from sam_detect.errors import StoreError
 from sam_detect.interfaces import VectorStore
-from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store._checks import (
     check_payloads,
     check_points,

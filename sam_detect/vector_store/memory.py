@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sam_detect.interfaces import VectorStore
-from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store._checks import (
     check_payloads,
     check_points,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sam_detect.config import home_dir
 from sam_detect.errors import ConfigError, StoreError
 from sam_detect.interfaces import StoredPoints, VectorStore
-from sam_detect.masks import FloatArray
 from sam_detect.types import Hit, Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store._access import CREATE_RESERVE_BYTES, WRITE_RESERVE_BYTES, HeldLibrary
 from sam_detect.vector_store._checks import (
     check_payloads,

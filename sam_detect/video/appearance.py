@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, tight_box_xyxy
 
 EDGE = 0.5
 """A soft mask's value at the object's edge."""

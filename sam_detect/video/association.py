@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, logit
 from trackers import ByteTrackTracker
 
-from sam_detect.masks import BoolArray, IntArray, intersection
-from sam_detect.overlaps import shared_areas
 from sam_detect.types import Classification, Detections, Frame, Masks
+from sam_detect.types.masks import BoolArray, IntArray, intersection
+from sam_detect.types.overlaps import shared_areas
 from sam_detect.video.appearance import EDGE, WHOLE_SHARE, Appearance, SoftMask, stack_masks
 from sam_detect.video.motion import Flow
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.masks import FloatArray, rle_to_mask
-from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolderSink
-from sam_detect.pipeline import Pipeline
-from sam_detect.sources import DEFAULT_MAX_PIXELS, load_image
+from sam_detect.io import DEFAULT_MAX_PIXELS, load_image
+from sam_detect.io.snapshots import ObjectSnapshot, SnapshotFolderSink
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.types import Masks
 from sam_detect.types.conversions import UNKNOWN_CATEGORY
+from sam_detect.types.masks import FloatArray, rle_to_mask
 
 MOST = 200
 """Kinds in one folder."""

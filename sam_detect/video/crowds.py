@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sam_detect.masks import IntArray
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import IntArray
 from sam_detect.video.association import shared_of_smaller
 from sam_detect.video.track import Track
 

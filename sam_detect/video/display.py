@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from sam_detect.errors import UnavailableError
-from sam_detect.outputs.drawing import (
+from sam_detect.io.drawing import (
     PANEL_COLOR,
     PANEL_TEXT,
     draw_alpha,

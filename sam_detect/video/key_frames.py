@@ -21,11 +21,11 @@ from sam_detect.errors import ConfigError, MaskError
 from sam_detect.features.extraction import Make, recipe_digest
 from sam_detect.interfaces import RedrawingSegmenter, Segmenter
 from sam_detect.library.snapshot import LibrarySnapshot
-from sam_detect.masks import FloatArray
-from sam_detect.overlaps import ious
-from sam_detect.pipeline import Pipeline
-from sam_detect.scheduling import give_way
+from sam_detect.pipeline.flow import Pipeline
+from sam_detect.pipeline.scheduling import give_way
 from sam_detect.types import Candidates, Crop, Frame, Masks, Recipe
+from sam_detect.types.masks import FloatArray
+from sam_detect.types.overlaps import ious
 from sam_detect.video.appearance import CELLS, stack_masks
 from sam_detect.video.association import KEPT_UNSEEN, UntrackedVotes
 from sam_detect.video.motion import Flow, direct_flow

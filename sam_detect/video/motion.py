@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.types import Frame
+from sam_detect.types.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.video.appearance import EDGE, SoftMask
 
 ByteArray = npt.NDArray[np.uint8]

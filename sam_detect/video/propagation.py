@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.models.efficientnet_lite0 import Network, normalised, shared_network
 from sam_detect.types import Frame, ImageRGB
+from sam_detect.types.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.video.appearance import EDGE, SoftMask
 
 CELL = 8

@@ -17,9 +17,9 @@ import numpy as np
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.models.efficientnet_lite0 import missing_packages, shared_network
 from sam_detect.types import Frame
+from sam_detect.types.masks import BoolArray, FloatArray, tight_box_xyxy
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.propagation import CELL, FAINT, FeatureMemory
 

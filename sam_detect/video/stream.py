@@ -27,10 +27,10 @@ import numpy as np
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import Source
+from sam_detect.io.video import PacedSource, open_source
 from sam_detect.library.history import LearningBatch
-from sam_detect.pipeline import Pipeline
-from sam_detect.scheduling import short_switch_interval
-from sam_detect.sources.video import PacedSource, open_source
+from sam_detect.pipeline.flow import Pipeline
+from sam_detect.pipeline.scheduling import short_switch_interval
 from sam_detect.types import Frame, Masks, TrackedFrame
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.key_frames import KeyFrameDetector, Schedule

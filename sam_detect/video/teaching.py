@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from sam_detect.errors import ConfigError
-from sam_detect.labels import normalised_label
 from sam_detect.library.history import Added, LearningBatch
-from sam_detect.masks import IntArray
-from sam_detect.overlaps import ious
-from sam_detect.pipeline import Pipeline
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.types import Frame, Masks, TrackedFrame
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.masks import IntArray
+from sam_detect.types.overlaps import ious
 from sam_detect.video.appearance import SoftMask
 from sam_detect.video.association import SAME_IOU
 from sam_detect.video.motion import Flow

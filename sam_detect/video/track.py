@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Frame, ImageRGB
+from sam_detect.types.masks import FloatArray
 from sam_detect.video.appearance import WHOLE_SHARE, Appearance, SoftMask, spread_visible
 from sam_detect.video.association import VOTE_WINDOW, iou, weighted_vote
 from sam_detect.video.motion import Flow

@@ -19,8 +19,8 @@ from itertools import count
 
 import numpy as np
 
-from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Classification, Detections, Frame, Masks
+from sam_detect.types.masks import BoolArray, IntArray
 from sam_detect.video.appearance import Appearance, SoftMask, stack_masks
 from sam_detect.video.association import (
     HIDDEN_S,

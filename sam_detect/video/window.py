@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from sam_detect.outputs.video import TrackPainter
+from sam_detect.io.video_sinks import TrackPainter
 from sam_detect.types import ImageRGB, TrackedFrame
 from sam_detect.video.display import ESCAPE, Display, WindowLayout, draw_caption, window_for
 from sam_detect.video.threads import start_daemon

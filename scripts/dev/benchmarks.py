@@ -16,8 +16,8 @@ from sam_detect.evaluation.harness import sweep
 from sam_detect.evaluation.machine import stamp
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
-from sam_detect.pipeline import Pipeline
-from sam_detect.sources import DEFAULT_MAX_PIXELS
+from sam_detect.io import DEFAULT_MAX_PIXELS
+from sam_detect.pipeline.flow import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = (1, 5, 10)

@@ -22,8 +22,8 @@ from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.comparison import overlap
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture
 from sam_detect.evaluation.readers import open_dataset
+from sam_detect.io import load_image
 from sam_detect.segmentation import prompted
-from sam_detect.sources import load_image
 from sam_detect.types import Frame
 from sam_detect.vector_store import MemoryVectorStore
 

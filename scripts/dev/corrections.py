@@ -38,7 +38,7 @@ from sam_detect.evaluation.methods import Predictions, SupportImage
 from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol, Split, outlines, splits
-from sam_detect.sources import load_image
+from sam_detect.io import load_image
 from sam_detect.types import Frame, Masks
 from sam_detect.vector_store import MemoryVectorStore
 

@@ -1,5 +1,5 @@
 """Overlaps of all pairs of a few masks, and plain non-maximum suppression: the reference of
-``sam_detect.overlaps``."""
+``sam_detect.types.overlaps``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import BoolArray, IntArray, intersection
+from sam_detect.types.masks import BoolArray, IntArray, intersection
 
 
 def intersection_matrix(

@@ -29,10 +29,10 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from sam_detect.masks import rle_to_mask
-from sam_detect.outputs.drawing import draw_masks
-from sam_detect.polygons import polygons_to_mask
+from sam_detect.io.drawing import draw_masks
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import rle_to_mask
+from sam_detect.types.polygons import polygons_to_mask
 from scripts.dev.bench.fewshot import draw
 
 ROOT = Path(__file__).resolve().parents[2]

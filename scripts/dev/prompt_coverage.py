@@ -28,7 +28,7 @@ from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.fading import context
-from sam_detect.masks import BoolArray
+from sam_detect.io import load_image
 from sam_detect.segmentation._forest_objects import trained_forests
 from sam_detect.segmentation._sam2_forest_prompter import ForestPrompter
 from sam_detect.segmentation._sam2_prompters import (
@@ -39,8 +39,8 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
     points_for,
 )
-from sam_detect.sources import load_image
 from sam_detect.types import Crop, Hints, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray
 
 GRIDS = (32, 64, 128)
 OCCUPANCY, CROP = 0.2, 256

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.polygons import mask_polygons
+from sam_detect.types.polygons import mask_polygons
 
 VERTICES = 24
 JITTERS = {"grown": (1.1, 1.2), "shrunken": (0.8, 0.9), "mixed": (0.85, 1.15)}

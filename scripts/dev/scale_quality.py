@@ -25,8 +25,8 @@ from sam_detect.evaluation.methods import Predictions
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol, splits
-from sam_detect.pipeline import Pipeline
-from sam_detect.scaling import at_size, rescaled
+from sam_detect.pipeline.flow import Pipeline
+from sam_detect.pipeline.scaling import at_size, rescaled
 from sam_detect.types import Masks
 from sam_detect.vector_store import MemoryVectorStore
 from scripts.dev.corrections import IOU, _shown

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect.masks import intersection
 from sam_detect.server import editing
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.pictures import ShownObject
 from sam_detect.types import Masks
+from sam_detect.types.masks import intersection
 
 IOU = 0.5
 STROKES = 5

@@ -215,7 +215,7 @@ class Pictures:
 
     def locations(self, ranges: Mapping[str, str]) -> list[Location]:
         """The positions to search, in order."""
-        from sam_detect.sources import PlaneRanges
+        from sam_detect.io import PlaneRanges
 
         try:
             chosen = PlaneRanges(**ranges)
@@ -297,8 +297,8 @@ class RefineJob:
 def refine(context: Any, dataset_id: str, job: RefineJob) -> None:
     """Redraws, uploads and, if it is asked to, deletes the old annotations."""
     from sam_detect.api import SAMDetect
-    from sam_detect.formats.nimbus_server import delete, download, upload
-    from sam_detect.refine.objects import How, refine_objects
+    from sam_detect.io.nimbus_server import delete, download, upload
+    from sam_detect.microscopy.refine.objects import How, refine_objects
 
     context.progress(0.02, "Fetching annotations", ", ".join(job.tags) or "all tags")
     problems: list[str] = []
@@ -340,8 +340,8 @@ def refine(context: Any, dataset_id: str, job: RefineJob) -> None:
 def compute(context: Any, dataset_id: str, job: Job) -> None:
     """Learns, finds and uploads."""
     from sam_detect.api import SAMDetect
-    from sam_detect.fewshot import without_shown
-    from sam_detect.formats.nimbus_server import download, upload
+    from sam_detect.io.nimbus_server import download, upload
+    from sam_detect.microscopy.fewshot import without_shown
 
     context.progress(0.02, "Fetching annotations", ", ".join(job.tags))
     problems: list[str] = []

@@ -326,7 +326,7 @@ def test_of_pictures_of_one_name_that_beside_the_annotations_is_meant(sam: Comma
 
 @pytest.mark.parametrize("fmt", ["geojson", "imagej", "labelme", "nimbus"])
 def test_evaluate_reads_what_learn_reads(sam: Command, fmt: str) -> None:
-    from sam_detect.formats import geojson, imagej, labelme, nimbus
+    from sam_detect.io import geojson, imagej, labelme, nimbus
     from sam_detect.types import AnnotatedImage, Annotation
 
     writers = {"geojson": geojson, "imagej": imagej, "labelme": labelme, "nimbus": nimbus}

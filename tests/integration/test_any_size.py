@@ -16,13 +16,13 @@ import tifffile
 from cli_harness import Measured, in_this_process, measured, saved
 from PIL import Image
 
-from sam_detect import SAMDetect, scratch
+from sam_detect import SAMDetect
 from sam_detect.embedding import _pyramid
 from sam_detect.features import extraction
-from sam_detect.masks import IntArray
+from sam_detect.io import decoding, pixels, tiff
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.sources import decoding, pixels, tiff
-from sam_detect.types import Classification, Detections, Masks
+from sam_detect.types import Classification, Detections, Masks, scratch
+from sam_detect.types.masks import IntArray
 from sam_detect.vector_store import MemoryVectorStore
 from scripts.dev.bench import size
 

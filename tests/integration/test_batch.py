@@ -17,11 +17,11 @@ import pytest
 from cli_harness import DISCS, Ran, as_a_process, box_around, drawn, saved
 
 from sam_detect import SAMDetect
-from sam_detect.batch import default_workers, detect_many
 from sam_detect.errors import ConfigError, ImageError
+from sam_detect.pipeline.batch import default_workers, detect_many
+from sam_detect.pipeline.workers import AHEAD
 from sam_detect.types import Frame
 from sam_detect.vector_store import QdrantVectorStore
-from sam_detect.workers import AHEAD
 from tests.closeness import SCORE_TOLERANCE
 
 PARTS = '''

@@ -31,9 +31,9 @@ from cli_harness import (
 from PIL import Image
 
 from sam_detect import SAMDetect
-from sam_detect.masks import rle_to_mask
+from sam_detect.io.annotation_files import read_annotations
 from sam_detect.registry import names
-from sam_detect.sources.annotation_files import read_annotations
+from sam_detect.types.masks import rle_to_mask
 
 OTHERS = [(50, 60), (150, 70), (220, 140)]
 """Where the discs of the second picture are; it has a square at 70,150."""

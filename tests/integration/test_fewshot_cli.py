@@ -13,7 +13,7 @@ from cli_harness import Command, in_this_process
 from PIL import Image
 
 from sam_detect import SAMDetect
-from sam_detect.sources.annotations import read_coco
+from sam_detect.io.coco import read_coco
 
 GROUND, DISC, SQUARE = (30, 32, 34), (190, 180, 60), (60, 150, 190)
 CELLS = [(40 + 60 * column, 40 + 55 * row) for row in range(4) for column in range(5)]

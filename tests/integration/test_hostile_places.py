@@ -12,8 +12,8 @@ import pytest
 from cli_harness import Command, box_around, in_this_process, measured, saved
 
 from sam_detect.errors import ConfigError, ImageError
+from sam_detect.io import find_images
 from sam_detect.library.places import collection_of, library_of
-from sam_detect.sources import find_images
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cli_harness import Command, box_around, in_this_process, measured, saved
 
 from sam_detect import SAMDetect
 from sam_detect.errors import StoreError
-from sam_detect.sources import decoding
+from sam_detect.io import decoding
 from sam_detect.types import Point
 from sam_detect.vector_store import QdrantVectorStore
 
@@ -97,7 +97,7 @@ def test_every_lack_of_memory_is_the_same_line(
         raise error
 
     saved(tmp_path / "a.png")
-    monkeypatch.setattr("sam_detect.pipeline.Pipeline.detect", fail)
+    monkeypatch.setattr("sam_detect.pipeline.flow.Pipeline.detect", fail)
     assert "bug" not in sam("detect", tmp_path / "a.png").failed("out of memory", code=1)
 
 

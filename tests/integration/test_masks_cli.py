@@ -16,7 +16,7 @@ from PIL import Image
 
 from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError
-from sam_detect.masks import crop_to_rle
+from sam_detect.types.masks import crop_to_rle
 from sam_detect.vector_store import MemoryVectorStore
 
 
@@ -191,7 +191,7 @@ def test_a_photograph_for_a_mask_says_what_was_seen(sam: Command, size_hw: tuple
 def test_a_mask_of_another_size_is_refused_before_it_is_decoded(
     sam: Command, size_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sam_detect.sources.decoding import PictureFile
+    from sam_detect.io.decoding import PictureFile
 
     Image.new("1", (19_000, 19_000)).save("m.png")
     monkeypatch.setattr(PictureFile, "values", lambda _: pytest.fail("it is decoded"))

@@ -13,7 +13,7 @@ import pytest
 from cli_harness import Command, in_this_process
 from PIL import Image
 
-from sam_detect.scaling import at_size, detect_at_scale, rescaled
+from sam_detect.pipeline.scaling import at_size, detect_at_scale, rescaled
 from sam_detect.types import Classification, Detections, Frame, Masks
 
 BEANS = 9

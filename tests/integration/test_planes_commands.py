@@ -18,8 +18,7 @@ from cli_harness import Command, in_this_process
 from shapely.geometry import shape
 
 from sam_detect import SAMDetect
-from sam_detect.formats import geojson
-from sam_detect.sources import PlaneRanges
+from sam_detect.io import PlaneRanges, geojson
 from sam_detect.types import AnnotatedImage, Annotation, Location
 
 PARTS = ("--segmenter", "naive", "--embedder", "appearance", "--workers", "1")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect import SAMDetect
-from sam_detect.polygons import coco_polygons, polygons_to_mask
 from sam_detect.types import Detections, Frame, Masks
+from sam_detect.types.polygons import coco_polygons, polygons_to_mask
 from sam_detect.vector_store import MemoryVectorStore
 
 MATCH_IOU = 0.5

@@ -14,7 +14,7 @@ import roifile
 import tifffile
 
 from sam_detect.cli.app import run
-from sam_detect.formats import geojson, imagej
+from sam_detect.io import geojson, imagej
 from sam_detect.types import AnnotatedImage, Annotation
 
 ROOT = Path(__file__).resolve().parents[2]

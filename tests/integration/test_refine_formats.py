@@ -12,8 +12,8 @@ import tifffile
 from cli_harness import Command, in_this_process
 from PIL import Image
 
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
-from sam_detect.sources.annotation_files import load_annotations
+from sam_detect.io import geojson, imagej, label_map, labelme, nimbus
+from sam_detect.io.annotation_files import load_annotations
 from sam_detect.types import AnnotatedImage, Annotation
 
 SIZE_HW = 190, 190

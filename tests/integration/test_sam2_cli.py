@@ -19,9 +19,9 @@ from cli_harness import Command, box_around, in_this_process, saved  # noqa: E40
 from sam2_helpers import write_small_sam2  # noqa: E402
 
 from sam_detect import SAMDetect  # noqa: E402
+from sam_detect.io import load_image  # noqa: E402
 from sam_detect.segmentation import sam2 as sam2_module  # noqa: E402
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
-from sam_detect.sources import load_image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

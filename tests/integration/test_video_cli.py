@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from sam_detect.api import SAMDetect
-from sam_detect.masks import rle_to_mask
 from sam_detect.types import Detections
+from sam_detect.types.masks import rle_to_mask
 from tests.drawn_scene import SIDE, disc_xy, picture, with_square, write_clip
 from tests.integration.cli_harness import Command, as_a_process, in_this_process
 

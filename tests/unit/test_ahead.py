@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_detect import tiling
 from sam_detect.api import SAMDetect
+from sam_detect.pipeline import tiling
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.survey import Survey

@@ -22,11 +22,11 @@ from PIL import Image
 from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
-from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.text import JSONSink
-from sam_detect.sources.annotation_files import load_annotations, read_annotations
-from sam_detect.sources.annotations import match_pictures
+from sam_detect.io import geojson, imagej, label_map, labelme, nimbus
+from sam_detect.io.annotation_files import load_annotations, read_annotations
+from sam_detect.io.coco import match_pictures
+from sam_detect.io.coco_sinks import COCOSink
+from sam_detect.io.text_sinks import JSONSink
 from sam_detect.types import (
     AnnotatedImage,
     Annotation,
@@ -318,7 +318,7 @@ def test_a_damaged_region_is_a_line_or_an_object(place: int, noise: bytes) -> No
     max_leaves=20,
 ))  # fmt: skip
 def test_garbage_is_problems_or_an_error_in_every_json_format(data: Any) -> None:
-    from sam_detect.formats import results
+    from sam_detect.io import results
 
     for decode in (geojson.decode, labelme.decode, nimbus.decode, results.decode):
         rows = data if isinstance(data, dict) else {"annotations": data, "shapes": data}

@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 from sam_detect.errors import OutputError
-from sam_detect.outputs.annotations import GeoJSONSink, ImageJSink, LabelMapSink, LabelMeSink
-from sam_detect.sources.annotation_files import load_annotations
+from sam_detect.io.annotation_files import load_annotations
+from sam_detect.io.annotation_sinks import GeoJSONSink, ImageJSink, LabelMapSink, LabelMeSink
 from sam_detect.types import Classification, Detections, Frame, Masks
 
 SIZE = (60, 80)

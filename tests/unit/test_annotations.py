@@ -16,9 +16,9 @@ from strategies import QUICK
 
 from sam_detect.errors import ImageError, MaskError, SamDetectError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.masks import compress_rle
-from sam_detect.sources.annotations import read_coco
+from sam_detect.io.coco import read_coco
 from sam_detect.types import AnnotatedImage
+from sam_detect.types.masks import compress_rle
 
 SIZE = (6, 8)
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]

@@ -11,11 +11,11 @@ import pytest
 
 from sam_detect.errors import MaskError
 from sam_detect.features.placement import placed
-from sam_detect.masks import compress_rle
-from sam_detect.polygons import require_mostly_inside
 from sam_detect.types import AnnotatedImage, Annotation, Frame
 from sam_detect.types.annotations import checked_size
 from sam_detect.types.frames import PixelSize
+from sam_detect.types.masks import compress_rle
+from sam_detect.types.polygons import require_mostly_inside
 
 SIZE = (40, 60)
 RING = np.array([(10, 10), (20, 10), (20, 30), (10, 30)], float)

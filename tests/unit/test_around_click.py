@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sam_detect.masks import BoolArray
 from sam_detect.segmentation._places import Place
 from sam_detect.segmentation.around_click import _cheapest, outline_along, outline_around
 from sam_detect.types import ImageRGB
+from sam_detect.types.masks import BoolArray
 
 SIZE = (120, 160)
 NONE = np.zeros(SIZE, np.bool_)

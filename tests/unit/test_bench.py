@@ -15,7 +15,7 @@ import pytest
 
 from sam_detect.errors import ConfigError, UnknownNameError
 from sam_detect.evaluation import machine
-from sam_detect.tiling import usable_cores
+from sam_detect.pipeline.tiling import usable_cores
 from sam_detect.types import Classification, Detections, Masks
 from scripts.dev.bench import folder, measurements, size, store
 from scripts.dev.bench.measurements import (

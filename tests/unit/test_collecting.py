@@ -13,8 +13,8 @@ import pytest
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
-from sam_detect.outputs.snapshots import ObjectSnapshot, SnapshotFolder
-from sam_detect.sources.annotations import read_coco
+from sam_detect.io.coco import read_coco
+from sam_detect.io.snapshots import ObjectSnapshot, SnapshotFolder
 from sam_detect.types import Classification, Detections, Frame, Masks, TrackedFrame
 from sam_detect.video.collecting import SETTLED, UnknownCollector
 

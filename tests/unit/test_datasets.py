@@ -30,8 +30,8 @@ from strategies import QUICK, masks_hw
 
 from sam_detect.errors import ImageError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.masks import compress_rle, tight_box_xyxy
 from sam_detect.types import Masks
+from sam_detect.types.masks import compress_rle, tight_box_xyxy
 
 # What is read
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from strategies import QUICK, BoolArray, masks_hw
 
 from sam_detect.errors import MaskError
-from sam_detect.polygons import polygons_to_mask
 from sam_detect.server.cutting import OFF_CENTRES, parts_along
 from sam_detect.server.editing import (
     LEAST_RADIUS,
@@ -24,6 +23,7 @@ from sam_detect.server.editing import (
     split,
 )
 from sam_detect.types import Masks
+from sam_detect.types.polygons import polygons_to_mask
 
 LARGE = (10_000, 10_000)
 coordinates = st.floats(-4, 16) | st.integers(-4, 16).map(float) | st.integers(-8, 32).map(

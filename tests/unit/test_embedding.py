@@ -20,8 +20,8 @@ from sam_detect.fading import BlurFade, GaussianFade, IdentityFade, LinearFade
 from sam_detect.fading.context import cut, faded, reduced
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Embedder
-from sam_detect.masks import tight_box_xyxy
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.types.masks import tight_box_xyxy
 from tests.closeness import assert_same_vectors
 
 Image = npt.NDArray[np.uint8]

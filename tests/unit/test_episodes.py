@@ -18,11 +18,11 @@ from sam_detect.evaluation.methods import Predictions
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, Query, Split, run, splits
-from sam_detect.masks import rle_to_mask
+from sam_detect.io import load_image
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation.prompted import masks_for_boxes
-from sam_detect.sources import load_image
 from sam_detect.types import Frame, Masks
+from sam_detect.types.masks import rle_to_mask
 
 LIMIT = 10**6
 

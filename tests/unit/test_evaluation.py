@@ -30,9 +30,9 @@ from sam_detect.evaluation.pipeline import EvaluationCache, PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Episode, Protocol, run
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray
-from sam_detect.sources import load_image
+from sam_detect.io import load_image
 from sam_detect.types import NO_HINTS, Frame, Hints, Masks
+from sam_detect.types.masks import FloatArray
 from tests.closeness import assert_same_vectors, same_vectors
 
 LIMIT = 10**6

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_detect.api import SAMDetect
+from sam_detect.io import to_frame
 from sam_detect.labelling.naming import or_by_others_here
-from sam_detect.sources import to_frame
 from sam_detect.types import Classification, ExampleArrays, HardNegativeArrays
 from sam_detect.vector_store import MemoryVectorStore
 from tests.library_helpers import detector, disc_masks, discs

@@ -24,8 +24,8 @@ from sam_detect.fading import (
 )
 from sam_detect.fading.context import cut, distance_map, faded, reduced
 from sam_detect.interfaces import WeightFade
-from sam_detect.masks import tight_box_xyxy
 from sam_detect.types import Crop, FadedCrop
+from sam_detect.types.masks import tight_box_xyxy
 
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]

@@ -23,9 +23,8 @@ from shapely.geometry import shape
 from strategies import QUICK, masks_hw
 
 from sam_detect.errors import OutputError
-from sam_detect.formats import geojson, imagej, label_map, labelme, nimbus
-from sam_detect.masks import BoolArray
-from sam_detect.sources.annotation_files import load_annotations
+from sam_detect.io import geojson, imagej, label_map, labelme, nimbus
+from sam_detect.io.annotation_files import load_annotations
 from sam_detect.types import (
     AnnotatedImage,
     Annotation,
@@ -34,6 +33,7 @@ from sam_detect.types import (
     Masks,
 )
 from sam_detect.types.explanation import Explanation
+from sam_detect.types.masks import BoolArray
 
 SIZE = (90, 110)
 Codec = tuple[Callable[[AnnotatedImage], bytes], Callable[[bytes, list[str]], list[AnnotatedImage]]]

@@ -35,9 +35,9 @@ from sam_detect.library.library import Library
 from sam_detect.library.reindex import embed_examples
 from sam_detect.library.snapshot_reader import read_snapshot
 from sam_detect.library.webp import encode_webp
-from sam_detect.masks import encode_crop
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import NO_HINTS, Frame, Hints, Masks, Point
+from sam_detect.types.masks import encode_crop
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
 Box = tuple[int, int, int, int]

@@ -14,8 +14,8 @@ from PIL import Image
 from sam_detect import SAMDetect
 from sam_detect.features.extraction import VectorCache
 from sam_detect.features.kept_vectors import KeptVectors
-from sam_detect.masks import FloatArray
 from sam_detect.types import Detections, Frame, Masks
+from sam_detect.types.masks import FloatArray
 
 DISCS = [(40, 40), (120, 50), (210, 40), (60, 150), (230, 150)]
 

@@ -17,8 +17,8 @@ from strategies import QUICK
 from sam_detect.labelling import KNNLabeller, PrototypeLabeller
 from sam_detect.labelling.naming import exchange_for_several, observed_nesting, suppress
 from sam_detect.labelling.similarity import TOLERANCE, Metric, calibrate
-from sam_detect.overlaps import Clashes, sparse_nms
 from sam_detect.types import Classification, ExampleArrays, Masks, Neighbour
+from sam_detect.types.overlaps import Clashes, sparse_nms
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ from strategies import QUICK
 
 from sam_detect import SAMDetect
 from sam_detect.errors import LibraryError
-from sam_detect.labels import normalised_label, shown_label, similar_labels
 from sam_detect.library.example import label_of
 from sam_detect.types import Point
+from sam_detect.types.labels import normalised_label, shown_label, similar_labels
 from sam_detect.vector_store import MemoryVectorStore
 
 SAME = {

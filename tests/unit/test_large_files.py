@@ -11,10 +11,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sam_detect import scratch
 from sam_detect.errors import ImageError
-from sam_detect.scratch import is_scratch, release
-from sam_detect.sources import decoding, load_image, pixels, tiff
+from sam_detect.io import decoding, load_image, pixels, tiff
+from sam_detect.types import scratch
+from sam_detect.types.scratch import is_scratch, release
 
 COLOUR = np.random.default_rng(0).integers(0, 255, (310, 420, 3)).astype(np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 4000, (310, 420)).astype(np.uint16)

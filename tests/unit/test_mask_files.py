@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.sources import to_frame
-from sam_detect.sources.mask_files import given_masks, read_masks
+from sam_detect.io import to_frame
+from sam_detect.io.mask_files import given_masks, read_masks
 from sam_detect.types import Masks
 
 SIZE = (20, 30)

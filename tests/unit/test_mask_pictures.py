@@ -17,10 +17,10 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from sam_detect.errors import MaskError
-from sam_detect.formats.mask_pictures import count_pieces, objects_of
-from sam_detect.masks import BoolArray
-from sam_detect.sources.annotation_files import load_annotations
-from sam_detect.sources.mask_files import read_masks
+from sam_detect.io.annotation_files import load_annotations
+from sam_detect.io.mask_files import read_masks
+from sam_detect.io.mask_pictures import count_pieces, objects_of
+from sam_detect.types.masks import BoolArray
 
 SIZE = (160, 220)
 CENTRES = ((50, 40), (110, 60), (170, 45), (60, 115), (150, 120))

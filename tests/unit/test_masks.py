@@ -25,7 +25,8 @@ from strategies import (
 )
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import (
+from sam_detect.types import Masks
+from sam_detect.types.masks import (
     compress_rle,
     crop_to_rle,
     decode_crop,
@@ -35,7 +36,6 @@ from sam_detect.masks import (
     rle_to_mask,
     tight_box_xyxy,
 )
-from sam_detect.types import Masks
 from scripts.dev.overlaps import intersection_matrix, iou_matrix, nms
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import ConfigError
-from sam_detect.polygons import coco_polygons, polygons_to_mask
+from sam_detect.io import load_image
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.segmentation._level_sets import Basis, planes
 from sam_detect.segmentation._ranking import Outlines, Ranker, keep_best
@@ -25,8 +25,8 @@ from sam_detect.segmentation._regions import (
     split_touching,
     whole_region,
 )
-from sam_detect.sources import load_image
 from sam_detect.types import Frame, Hints, Masks, SimilarityMap
+from sam_detect.types.polygons import coco_polygons, polygons_to_mask
 from scripts.dev.overlaps import iou_matrix, nms
 from tests.closeness import same_masks
 

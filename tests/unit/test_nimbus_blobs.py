@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sam_detect.formats import nimbus
+from sam_detect.io import nimbus
 
 SQUARE = [{"x": x, "y": y} for x, y in ((1.5, 1.5), (9.5, 1.5), (9.5, 8.5), (1.5, 8.5))]
 

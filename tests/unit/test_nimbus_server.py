@@ -11,9 +11,9 @@ from local_server import LocalServer
 from nimbus_fake import DATASET, TOKEN, FakeNimbus, new_handler
 
 from sam_detect.errors import ImageError, OutputError
-from sam_detect.formats import nimbus_server
-from sam_detect.outputs.annotations import NimbusSink
-from sam_detect.sources.annotation_files import read_annotations
+from sam_detect.io import nimbus_server
+from sam_detect.io.annotation_files import read_annotations
+from sam_detect.io.annotation_sinks import NimbusSink
 from sam_detect.types import AnnotatedImage, Annotation, Classification, Detections, Frame, Masks
 
 pytest.importorskip("nimbusimage")

@@ -18,11 +18,11 @@ from pycocotools.coco import COCO
 from sam_detect.errors import OutputError
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.interfaces import Sink
-from sam_detect.masks import rle_to_mask
-from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.tables import CountsSink
-from sam_detect.outputs.yolo import YOLOSink
+from sam_detect.io.coco_sinks import COCOSink
+from sam_detect.io.tables import CountsSink
+from sam_detect.io.yolo_sink import YOLOSink
 from sam_detect.types import Classification, Detections, Frame, Masks
+from sam_detect.types.masks import rle_to_mask
 
 SIZE_HW = (140, 190)
 LABELS = ("nut", "fig", None, "nut", 'Nüsse: "#1" {}')

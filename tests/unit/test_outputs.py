@@ -25,11 +25,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sam_detect.errors import MaskError, OutputError
-from sam_detect.masks import rle_to_mask
-from sam_detect.outputs import overlay, write_image
-from sam_detect.outputs import tags as _tags
-from sam_detect.outputs.coco import COCOSink
-from sam_detect.outputs.drawing import (
+from sam_detect.io import overlay, write_image
+from sam_detect.io import tags as _tags
+from sam_detect.io.coco_sinks import COCOSink
+from sam_detect.io.drawing import (
     PALETTE,
     clean,
     color_distances,
@@ -37,10 +36,11 @@ from sam_detect.outputs.drawing import (
     text_alpha,
     text_color_on,
 )
-from sam_detect.outputs.overlay import OverlaySink, color_labels, draw
-from sam_detect.outputs.tables import COLUMNS, CSVSink
-from sam_detect.outputs.text import JSONLinesSink, JSONSink
+from sam_detect.io.overlay import OverlaySink, color_labels, draw
+from sam_detect.io.tables import COLUMNS, CSVSink
+from sam_detect.io.text_sinks import JSONLinesSink, JSONSink
 from sam_detect.types import Classification, Detections, Frame, Masks, Neighbour
+from sam_detect.types.masks import rle_to_mask
 
 
 def disc(radius: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -254,7 +254,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("old")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from sam_detect.outputs.files import AtomicFile\n"
+        "from sam_detect.io.files import AtomicFile\n"
         "f = AtomicFile(Path(sys.argv[1])); f.write(b'half'); f.file.flush()\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

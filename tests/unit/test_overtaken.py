@@ -14,7 +14,7 @@ from sam_detect.fading import IdentityFade, LinearFade
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.library.library import Library
 from sam_detect.library.reindex import reindex
-from sam_detect.pipeline import Pipeline
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.vector_store import MemoryVectorStore
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from sam_detect.outputs.tables import CSVSink
-from sam_detect.sources import PlaneRanges, load_image, planes_of
+from sam_detect.io import PlaneRanges, load_image, planes_of
+from sam_detect.io.tables import CSVSink
 from sam_detect.types import Classification, Detections, Frame, Masks, PixelSize
 
 VALUES = np.zeros((2, 8, 9), np.uint16)

@@ -22,7 +22,7 @@ import tifffile
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.sources import (
+from sam_detect.io import (
     PlaneRanges,
     _readers,
     decoding,
@@ -31,7 +31,7 @@ from sam_detect.sources import (
     planes_of,
     to_frame,
 )
-from sam_detect.sources.images import picture_size
+from sam_detect.io.images import picture_size
 
 HEIGHT, WIDTH = 60, 90
 GREY = (np.indices((HEIGHT, WIDTH)).sum(0) % 200).astype(np.uint8)
@@ -183,7 +183,7 @@ WITHOUT_CODECS = """
 import sys
 sys.modules["imagecodecs"] = None
 from sam_detect.errors import ImageError
-from sam_detect.sources import PlaneRanges, load_image, planes_of, to_frame
+from sam_detect.io import (PlaneRanges, load_image, planes_of, to_frame)
 for path in sys.argv[1:]:
     for read in (load_image, lambda path: planes_of(path, PlaneRanges(z="1"))[0].read()):
         try:

@@ -15,8 +15,8 @@ from PIL import Image, ImageFile
 from strategies import QUICK
 
 from sam_detect.errors import ImageError
-from sam_detect.sources import load_image, picture_size
-from sam_detect.sources.decoding import PictureFile
+from sam_detect.io import load_image, picture_size
+from sam_detect.io.decoding import PictureFile
 
 GREY = np.arange(5 * 9, dtype=np.uint8).reshape(5, 9)
 

@@ -13,8 +13,7 @@ import pytest
 from closeness import SCORE_TOLERANCE
 from library_helpers import DiscSegmenter, detector, disc_masks, discs, taught
 
-from sam_detect import SAMDetect, chunks
-from sam_detect import proposals as proposals_module
+from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
@@ -22,8 +21,9 @@ from sam_detect.features import dense_similarity
 from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import VectorStore
 from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.pipeline import proposals as proposals_module
 from sam_detect.segmentation.naive import NaiveSegmenter
-from sam_detect.types import NO_HINTS, Crop, Detections, Frame, HintName, Hints, Masks
+from sam_detect.types import NO_HINTS, Crop, Detections, Frame, HintName, Hints, Masks, chunks
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import same_masks
 
@@ -217,7 +217,7 @@ def test_proposals_that_followed_one_episode_do_not_reach_another() -> None:
 
 
 def test_at_most_so_many_examples_of_a_label_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.proposals.EXAMPLES_SEEN", 2)
+    monkeypatch.setattr("sam_detect.pipeline.proposals.EXAMPLES_SEEN", 2)
     made = taught(MemoryVectorStore(), "nut", "leaf")
     snapshot = made.pipeline.snapshot()
     seen = snapshot.examples().positive_ids(2)

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from sam_detect.errors import ConfigError, ImageError
-from sam_detect.sources import Plane, PlaneRanges, planes_at, planes_of, to_frame
+from sam_detect.io import Plane, PlaneRanges, planes_at, planes_of, to_frame
 
 GREY: Any = {"photometric": "minisblack"}
 SHAPE = (2, 3, 4, 10, 12)  # T, Z, C, Y, X

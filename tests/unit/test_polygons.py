@@ -15,8 +15,8 @@ from scipy.ndimage import binary_fill_holes
 from strategies import QUICK, masks_hw, polygons_garbage
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray, tight_box_xyxy
-from sam_detect.polygons import (
+from sam_detect.types.masks import BoolArray, tight_box_xyxy
+from sam_detect.types.polygons import (
     Ring,
     checked_ring,
     coco_polygons,

@@ -15,7 +15,6 @@ pytest.importorskip("sam2")
 from evaluation_helpers import dataset_folder
 
 from sam_detect.errors import ConfigError
-from sam_detect.masks import FloatArray
 from sam_detect.segmentation._sam2_prompters import (
     AdaptivePrompter,
     Covered,
@@ -23,6 +22,7 @@ from sam_detect.segmentation._sam2_prompters import (
     Prompter,
 )
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import FloatArray
 from scripts.dev import prompt_coverage
 from scripts.dev.prompt_coverage import WAYS, Scene, Way, coverage, drawn_scenes, prompted
 

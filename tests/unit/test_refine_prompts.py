@@ -11,11 +11,11 @@ pytest.importorskip("sam2")
 import skimage.data  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
 
-from sam_detect.polygons import mask_polygons  # noqa: E402
-from sam_detect.refine import objects as refining  # noqa: E402
-from sam_detect.refine.objects import How, refine_objects  # noqa: E402
+from sam_detect.microscopy.refine import objects as refining  # noqa: E402
+from sam_detect.microscopy.refine.objects import How, refine_objects  # noqa: E402
 from sam_detect.segmentation.sam2 import SAM2Segmenter  # noqa: E402
 from sam_detect.types import Annotation, Frame, Masks  # noqa: E402
+from sam_detect.types.polygons import mask_polygons  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 BOXES = [(20, 30, 60, 70), (80, 20, 120, 64), (100, 90, 150, 130)]

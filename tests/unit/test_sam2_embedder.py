@@ -20,10 +20,10 @@ from sam_detect.embedding.sam2 import SAM2Embedder, window
 from sam_detect.errors import ConfigError, MaskError, SamDetectError, UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
 from sam_detect.fading.context import cut, faded
-from sam_detect.masks import BoolArray
 from sam_detect.models.sam2 import load_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.types.masks import BoolArray
 from sam_detect.vector_store import MemoryVectorStore
 from tests.closeness import assert_same_vectors
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from strategies import QUICK
 
 from sam_detect.labelling.separate import separate_objects
-from sam_detect.masks import FloatArray
 from sam_detect.types import Masks
+from sam_detect.types.masks import FloatArray
 
 SIDE = 200
 NUT, LEAF, CLOTH = np.eye(3, dtype=np.float32)

@@ -7,9 +7,9 @@ import pytest
 from scipy.ndimage import gaussian_filter, label
 from skimage.measure import regionprops
 
-from sam_detect.masks import BoolArray
-from sam_detect.outputs.shapes import Shape, measured
+from sam_detect.io.shapes import Shape, measured
 from sam_detect.types import Classification, Detections, Masks
+from sam_detect.types.masks import BoolArray
 
 
 def of(mask: BoolArray) -> Shape:

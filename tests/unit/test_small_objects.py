@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect import SAMDetect
-from sam_detect.masks import BoolArray
 from sam_detect.segmentation import NaiveSegmenter
 from sam_detect.types import Frame
+from sam_detect.types.masks import BoolArray
 from sam_detect.vector_store import MemoryVectorStore
 
 

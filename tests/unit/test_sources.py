@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from sam_detect.errors import ImageError, one_line
-from sam_detect.sources import (
+from sam_detect.io import (
     DEFAULT_MAX_PIXELS,
     cut_out_object,
     find_images,
@@ -30,8 +30,8 @@ from sam_detect.sources import (
     load_image_bytes,
     to_frame,
 )
-from sam_detect.sources.images import natural_key
-from sam_detect.sources.pixels import alpha_mask, to_8_bits
+from sam_detect.io.images import natural_key
+from sam_detect.io.pixels import alpha_mask, to_8_bits
 from sam_detect.types import Frame
 
 RED, GREEN, BLUE = (200, 30, 20), (20, 180, 40), (30, 40, 210)
@@ -247,7 +247,7 @@ def test_a_file_that_may_not_be_read_is_refused(
         def deny(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("sam_detect.sources.decoding.PictureFile.open", deny)
+        monkeypatch.setattr("sam_detect.io.decoding.PictureFile.open", deny)
     refused(lambda: load_image(path), "x.png", "Permission denied", "permissions")
 
 
@@ -263,7 +263,7 @@ def test_empty_foreign_and_huge_files_are_refused(
     (tmp_path / "x.png").write_bytes(script)  # Pillow would have Ghostscript run it
     refused(lambda: load_image(tmp_path / "x.png"), "not a picture", "JPEG, PNG")
     path = save(tmp_path / "y.png", quarters())
-    monkeypatch.setattr("sam_detect.sources.decoding.MAX_BYTES", 20)
+    monkeypatch.setattr("sam_detect.io.decoding.MAX_BYTES", 20)
     refused(lambda: load_image(path), "bytes", "limit")
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from sam_detect import SAMDetect
 from sam_detect.errors import MaskError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.sources import load_image, load_image_bytes
-from sam_detect.sources import tiff as tiff_module
-from sam_detect.sources.mask_files import read_masks
+from sam_detect.io import load_image, load_image_bytes
+from sam_detect.io import tiff as tiff_module
+from sam_detect.io.mask_files import read_masks
 from sam_detect.vector_store import MemoryVectorStore
 
 Write = Callable[[Path], None]

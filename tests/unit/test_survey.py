@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import NotFoundError
-from sam_detect.masks import FloatArray
 from sam_detect.server.survey import NEAR_DUPLICATE, Survey, Surveyed
 from sam_detect.types import Masks
+from sam_detect.types.masks import FloatArray
 
 SIZE = (8, 200)
 

@@ -16,7 +16,7 @@ from sam_detect.evaluation.harness import MOST_VARIANTS, evaluate, sweep, varian
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.evaluation.readers import open_dataset
 from sam_detect.evaluation.run import Protocol
-from sam_detect.pipeline import Pipeline
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.types import Frame, Hints, Masks
 
 LIMIT = 10**6

@@ -18,10 +18,10 @@ from sam_detect.errors import LibraryCorruptError
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
 from sam_detect.interfaces import Segmenter
+from sam_detect.io import to_frame
 from sam_detect.labelling.naming import apply_negative_outlines, suppress
-from sam_detect.scratch import strips
-from sam_detect.sources import to_frame
 from sam_detect.types import NO_HINTS, Classification, Detections, Frame, Hints, ImageRGB, Masks
+from sam_detect.types.scratch import strips
 from sam_detect.vector_store import MemoryVectorStore
 
 FIRST = (30, 30)
@@ -173,7 +173,7 @@ def test_what_holds_a_wrong_find_and_little_else_is_denied_too() -> None:
 
 def test_the_newest_of_two_outlines_of_one_object_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     made = with_fig()
-    monkeypatch.setattr("sam_detect.learning.now", lambda: "2999-01-01T00:00:00+00:00")
+    monkeypatch.setattr("sam_detect.pipeline.learning.now", lambda: "2999-01-01T00:00:00+00:00")
     made.add_example(discs("nut", 0), "date", grown(disc_masks()[0], 1))
     found = made.detect(discs("nut", 0))
     assert [each.label for each in at(found, FIRST)] == ["date"]

@@ -11,13 +11,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import QUICK
 
-from sam_detect import SAMDetect, tiling
+from sam_detect import SAMDetect
 from sam_detect.errors import ImageError
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import tight_box_xyxy
+from sam_detect.pipeline import tiling
+from sam_detect.pipeline.tiling import Level, levels, propose
 from sam_detect.segmentation import NaiveSegmenter
-from sam_detect.tiling import Level, levels, propose
 from sam_detect.types import NO_HINTS, Frame, Hints, Masks
+from sam_detect.types.masks import tight_box_xyxy
 from sam_detect.vector_store import MemoryVectorStore
 
 

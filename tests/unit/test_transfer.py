@@ -48,8 +48,8 @@ from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.manifest import FORMAT_VERSION
 from sam_detect.library.transfer import copy_library, export_library, import_library
-from sam_detect.masks import encode_crop
 from sam_detect.types import Point
+from sam_detect.types.masks import encode_crop
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 from sam_detect.vector_store._files import copy_without_holes
 

@@ -15,8 +15,8 @@ from sam_detect.embedding import AverageEmbedder
 from sam_detect.errors import ExtensionError
 from sam_detect.fading import GaussianFade, IdentityFade, LinearFade
 from sam_detect.features.extraction import FeatureExtractor, VectorCache
-from sam_detect.masks import FloatArray
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store import MemoryVectorStore
 
 

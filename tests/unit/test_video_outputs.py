@@ -20,21 +20,21 @@ from PIL import Image
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
-from sam_detect.masks import rle_to_mask
-from sam_detect.outputs import coco
-from sam_detect.outputs import video as video_module
-from sam_detect.outputs.coco import COCOVideoSink
-from sam_detect.outputs.snapshots import MAX_SNAPSHOTS, SnapshotSink
-from sam_detect.outputs.tables import MOTSink
-from sam_detect.outputs.tags import LastPlaces, Layout, Tag, place_tags
-from sam_detect.outputs.video import (
+from sam_detect.io import coco_sinks as coco
+from sam_detect.io import video_sinks as video_module
+from sam_detect.io.coco import read_coco
+from sam_detect.io.coco_sinks import COCOVideoSink
+from sam_detect.io.snapshots import MAX_SNAPSHOTS, SnapshotSink
+from sam_detect.io.tables import MOTSink
+from sam_detect.io.tags import LastPlaces, Layout, Tag, place_tags
+from sam_detect.io.video_sinks import (
     AnnotatedVideoSink,
     TrackPainter,
     drop_partial_fragment,
     mp4_boxes,
 )
-from sam_detect.sources.annotations import read_coco
 from sam_detect.types import TrackedFrame
+from sam_detect.types.masks import rle_to_mask
 from tests.browser import browser
 from tests.tracked_frames import tracked
 
@@ -134,9 +134,9 @@ def test_a_closed_video_is_an_ordinary_one(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from sam_detect.outputs.video import AnnotatedVideoSink
-from sam_detect.outputs.text import VideoLinesSink
-from sam_detect.outputs.tables import MOTSink
+from sam_detect.io.video_sinks import AnnotatedVideoSink
+from sam_detect.io.text_sinks import VideoLinesSink
+from sam_detect.io.tables import MOTSink
 from tests.tracked_frames import tracked
 sinks = [AnnotatedVideoSink(sys.argv[1] + "/x.mp4"), VideoLinesSink(sys.argv[1] + "/x.jsonl"),
          MOTSink(sys.argv[1] + "/x.txt")]
@@ -275,7 +275,7 @@ def test_a_tag_trembles_less_than_its_object(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_tag_says_the_tracks_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sam_detect.outputs import tags as _tags
+    from sam_detect.io import tags as _tags
 
     texts = []
     write = _tags.text_alpha
@@ -493,7 +493,7 @@ def test_a_file_of_another_kind_is_left_alone(text: str, tmp_path: Path) -> None
 
 
 def test_there_is_an_end_to_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.outputs.snapshots.MAX_SNAPSHOTS", 3)
+    monkeypatch.setattr("sam_detect.io.snapshots.MAX_SNAPSHOTS", 3)
     assert MAX_SNAPSHOTS >= 100
     sink = SnapshotSink(tmp_path)
     for index in range(8):

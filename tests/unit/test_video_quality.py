@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from sam_detect.errors import ImageError
-from sam_detect.masks import crop_to_rle
-from sam_detect.overlaps import ious
 from sam_detect.types import Masks, TrackedFrame
+from sam_detect.types.masks import crop_to_rle
+from sam_detect.types.overlaps import ious
 from scripts.dev.video_quality import Outlined, measure, shown_at, video_quality
 from tests.video_scenes import Scene, Thing, along, busy_scene, followed
 

@@ -41,12 +41,12 @@ from video_files import (
 
 from sam_detect.errors import ConfigError, ImageError
 from sam_detect.interfaces import Source
-from sam_detect.sources import _reconnect
-from sam_detect.sources._http import HttpReader, is_url, without_secrets
-from sam_detect.sources._reconnect import Clock
-from sam_detect.sources._video_decoding import decode_file
-from sam_detect.sources.streams import files_of_own_host
-from sam_detect.sources.video import PacedSource, open_source
+from sam_detect.io import _reconnect
+from sam_detect.io._http import HttpReader, is_url, without_secrets
+from sam_detect.io._reconnect import Clock
+from sam_detect.io._video_decoding import decode_file
+from sam_detect.io.streams import files_of_own_host
+from sam_detect.io.video import PacedSource, open_source
 from sam_detect.types import Frame
 
 
@@ -248,7 +248,7 @@ def test_last_pictures_that_are_too_large_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     """A decoder holds a frame back for each thread, and refuses these at the end only."""
-    monkeypatch.setattr("sam_detect.sources._video_decoding.os.cpu_count", lambda: threads)
+    monkeypatch.setattr("sam_detect.io._video_decoding.os.cpu_count", lambda: threads)
     one = write_video(tmp_path / "1.ts", 20).read_bytes()
     for count in (1, 3):
         other = write_video(tmp_path / "2.ts", pictures(count, (480, 640))).read_bytes()

@@ -20,8 +20,8 @@ from video_files import SIZE_HW, number_of, picture, pictures, write_video
 from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError, ExtensionError, ImageError, OutputError
 from sam_detect.interfaces import Segmenter, Source, VideoSink
-from sam_detect.masks import BoolArray
 from sam_detect.types import NO_HINTS, Detections, Frame, Hints, Masks, TrackedFrame
+from sam_detect.types.masks import BoolArray
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video import threads as threads_module
 from sam_detect.video.propagators import by_features
@@ -489,7 +489,7 @@ def test_new_tracks_begin_where_the_size_changes(tmp_path: Path) -> None:
 
 
 def test_reconnects_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam_detect.sources._reconnect.FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("sam_detect.io._reconnect.FIRST_PAUSE_S", 0.02)
     camera = Camera(numbered_parts(12), break_before={6})
     with (
         live(camera) as server,

@@ -16,8 +16,8 @@ from sam_detect.errors import ExtensionError, MaskError
 from sam_detect.fading import GaussianFade, IdentityFade
 from sam_detect.features.extraction import FeatureExtractor
 from sam_detect.interfaces import Segmenter
-from sam_detect.masks import FloatArray
 from sam_detect.types import NO_HINTS, Candidates, Crop, FadedCrop, Frame, Hints, Masks
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.video.key_frames import (
     KEPT_UNSEEN,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import ConfigError, MaskError
+from sam_detect.microscopy.volumes import link_volumes
 from sam_detect.types import Classification, Detections, Location, Masks, PixelSize
-from sam_detect.volumes import link_volumes
 
 Bar = tuple[str | None, int, int]
 """A label, and the columns that an object of one row takes."""

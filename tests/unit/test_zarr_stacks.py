@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.errors import ImageError
-from sam_detect.sources import Plane, PlaneRanges, find_images, load_image, planes_of
+from sam_detect.io import Plane, PlaneRanges, find_images, load_image, planes_of
 from sam_detect.types import PixelSize
 
 zarr = pytest.importorskip("zarr", minversion="3")

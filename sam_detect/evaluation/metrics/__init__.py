@@ -26,8 +26,8 @@ from sam_detect.evaluation.comparison import (
 )
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.metrics.calibration import expected_calibration_error, reliability
-from sam_detect.masks import BoolArray, IntArray
 from sam_detect.types import Masks
+from sam_detect.types.masks import BoolArray, IntArray
 
 IOU_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """.50, .55, ... .95, to the last bit those of COCO's evaluation."""

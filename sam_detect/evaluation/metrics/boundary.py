@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from sam_detect.errors import MaskError
-from sam_detect.masks import BoolArray
+from sam_detect.types.masks import BoolArray
 
 TOLERANCE = 0.008
 """Distance within which two edges agree, as a share of the picture's diagonal, as in DAVIS."""

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sam_detect.masks import FloatArray, IntArray
+from sam_detect.types.masks import FloatArray, IntArray
 
 BLOCK_PAIRS = 2_000_000
 """Similarities held at once."""

@@ -21,13 +21,13 @@ from sam_detect.evaluation.dataset import (
     relative,
 )
 from sam_detect.evaluation.readers import label_maps, yolo
-from sam_detect.polygons import pycocotools_rle
-from sam_detect.sources import DEFAULT_MAX_PIXELS, PlaneRanges, find_images, planes_of
-from sam_detect.sources.annotated_planes import annotated_planes, fitted
-from sam_detect.sources.annotation_files import content_of, is_coco, read_annotations
-from sam_detect.sources.annotations import is_id, load_coco, match_pictures, why_unmatched
+from sam_detect.io import DEFAULT_MAX_PIXELS, PlaneRanges, find_images, planes_of
+from sam_detect.io.annotated_planes import annotated_planes, fitted
+from sam_detect.io.annotation_files import content_of, is_coco, read_annotations
+from sam_detect.io.coco import is_id, load_coco, match_pictures, why_unmatched
 from sam_detect.types import AnnotatedImage, Annotation
 from sam_detect.types.annotations import checked_size
+from sam_detect.types.polygons import pycocotools_rle
 
 UNTAGGED = "object"
 """The label of annotations without one."""
@@ -53,7 +53,7 @@ def open_dataset(
         ranges: planes and channels of stacks; each plane is a picture. Objects that say no plane
             lie in the selected one.
         max_pixels: larger pictures are left out.
-        fit: as of :func:`~sam_detect.sources.annotation_files.read_annotations`.
+        fit: as of :func:`~sam_detect.io.annotation_files.read_annotations`.
 
     Returns:
         The dataset. What could not be used is left out, and named in its ``problems``.

@@ -22,13 +22,13 @@ from sam_detect.evaluation.dataset import (
     ids_by_name,
     relative,
 )
-from sam_detect.formats.mask_pictures import MOST_CLASSES, Placed, numbered, pieces_of
-from sam_detect.labels import normalised_label, shown_label
-from sam_detect.masks import crop_to_rle
-from sam_detect.sources import PlaneRanges, find_images, planes_at, planes_of
-from sam_detect.sources.annotations import read_text
-from sam_detect.sources.decoding import PictureFile
-from sam_detect.sources.mask_files import require_size
+from sam_detect.io import PlaneRanges, find_images, planes_at, planes_of
+from sam_detect.io.coco import read_text
+from sam_detect.io.decoding import PictureFile
+from sam_detect.io.mask_files import require_size
+from sam_detect.io.mask_pictures import MOST_CLASSES, Placed, numbered, pieces_of
+from sam_detect.types.labels import normalised_label, shown_label
+from sam_detect.types.masks import crop_to_rle
 
 
 def read(root: Path, *, ranges: PlaneRanges | None = None, max_pixels: int) -> Dataset:
@@ -203,7 +203,7 @@ class _Seen:
         """The objects of one map.
 
         Raises:
-            MaskError: it shows no objects (:mod:`sam_detect.formats.mask_pictures`).
+            MaskError: it shows no objects (:mod:`sam_detect.io.mask_pictures`).
         """
         found = numbered(values, f"the mask {mask}", given=self._legend is not None)
         self._maps.update(found.numbers)

@@ -28,17 +28,17 @@ from sam_detect.evaluation.dataset import (
     ids_by_name,
     relative,
 )
-from sam_detect.labels import normalised_label
+from sam_detect.io import find_images
+from sam_detect.io.coco import match_pictures, read_text
 from sam_detect.plain_yaml import PlainYAMLError, read_yaml
-from sam_detect.polygons import (
+from sam_detect.types.labels import normalised_label
+from sam_detect.types.polygons import (
     box_around,
     coco_polygons,
     is_rectangle,
     pycocotools_rle,
     require_mostly_inside,
 )
-from sam_detect.sources import find_images
-from sam_detect.sources.annotations import match_pictures, read_text
 
 SPLITS = ("train", "val", "test")
 

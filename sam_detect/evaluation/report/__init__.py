@@ -24,7 +24,7 @@ from sam_detect.evaluation.report.pictures import Album
 from sam_detect.evaluation.report.plots import sweep_plot
 from sam_detect.evaluation.report.results import Names, results_of
 from sam_detect.evaluation.report.visualize import write_pictures
-from sam_detect.outputs import write_atomically
+from sam_detect.io import write_atomically
 
 __all__ = [
     "FIGURES",

@@ -15,7 +15,7 @@ from sam_detect.evaluation.metrics import spread
 from sam_detect.evaluation.report.pictures import Album, ends, worst_first
 from sam_detect.evaluation.report.plots import learning_curve, reliability_curve
 from sam_detect.evaluation.report.results import FALSE_OUTCOMES, OBJECT_OUTCOMES, Names, Result
-from sam_detect.outputs.tables import safe_text
+from sam_detect.io.tables import safe_text
 
 Row = dict[str, Any]
 SECONDS = ("seconds_masks", "seconds_encoding", "seconds_labelling", "seconds_per_image")

@@ -22,8 +22,8 @@ from sam_detect.evaluation.comparison import Matches
 from sam_detect.evaluation.dataset import AnnotatedObject, AnnotatedPicture, Id, masks_of
 from sam_detect.evaluation.metrics import regions
 from sam_detect.evaluation.report.results import Names, Outcomes, Result
-from sam_detect.masks import BoolArray
 from sam_detect.types import ImageRGB, Masks
+from sam_detect.types.masks import BoolArray
 
 TOLERANCE = 0.4
 """A path may be so far from its outline, in units of the drawing."""

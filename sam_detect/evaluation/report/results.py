@@ -17,7 +17,7 @@ from sam_detect.evaluation.dataset import AnnotatedPicture, Id
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.metrics import pixel_counts
 from sam_detect.evaluation.run import Query, Split
-from sam_detect.outputs.files import plane_suffix
+from sam_detect.io.files import plane_suffix
 
 OBJECT_OUTCOMES = {
     "found": "and rightly named",

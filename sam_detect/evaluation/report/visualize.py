@@ -7,9 +7,9 @@ from pathlib import Path
 from sam_detect.evaluation.dataset import masks_of
 from sam_detect.evaluation.evaluation import Evaluation
 from sam_detect.evaluation.report.results import Names, Result, results_of
-from sam_detect.outputs import write_image
-from sam_detect.outputs.drawing import draw_masks
-from sam_detect.outputs.overlay import at_most
+from sam_detect.io import write_image
+from sam_detect.io.drawing import draw_masks
+from sam_detect.io.overlay import at_most
 from sam_detect.types import ImageRGB, Masks
 
 SHOWN, FOUND, FALSE, MISSED = (60, 120, 255), (40, 190, 90), (240, 140, 20), (230, 40, 60)

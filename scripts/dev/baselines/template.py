@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
-from sam_detect.masks import BoolArray, FloatArray, intersection, tight_box_xyxy
 from sam_detect.types import Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray, FloatArray, intersection, tight_box_xyxy
 
 SIDE = 16.0
 """Side of the square of an example's area, in pixels of the reduced picture."""

@@ -25,8 +25,8 @@ from skimage.measure import regionprops
 from skimage.segmentation import watershed
 
 from sam_detect.evaluation.methods import Predictions, SupportImage
-from sam_detect.masks import BoolArray
 from sam_detect.types import Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray
 from scripts.dev.overlaps import iou_matrix, nms
 
 WORKING_PIXELS = 1_000_000

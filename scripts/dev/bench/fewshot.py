@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from sam_detect.api import SAMDetect
-from sam_detect.masks import BoolArray
 from sam_detect.types import Detections, Frame, Masks
+from sam_detect.types.masks import BoolArray
 from sam_detect.vector_store.memory import MemoryVectorStore
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options

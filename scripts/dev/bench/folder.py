@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from sam_detect.errors import ConfigError, UnavailableError
-from sam_detect.tiling import usable_cores
+from sam_detect.pipeline.tiling import usable_cores
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.stages import drawn
 from scripts.dev.bench.suites import Options

@@ -17,8 +17,8 @@ from skimage.draw import polygon
 from skimage.measure import find_contours
 
 from sam_detect.errors import ConfigError
+from sam_detect.io.annotation_files import read_annotations
 from sam_detect.registry import load_class
-from sam_detect.sources.annotation_files import read_annotations
 from sam_detect.types import Classification, Detections, Frame, Masks
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options

@@ -24,8 +24,8 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.library.webp import encode_webp
-from sam_detect.masks import FloatArray
 from sam_detect.types import Classification, Point, Recipe
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store.qdrant import QdrantVectorStore
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options

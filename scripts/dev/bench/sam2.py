@@ -25,7 +25,6 @@ from torch import Tensor
 from sam_detect.api import SAMDetect
 from sam_detect.config import load_settings
 from sam_detect.embedding.sam2 import SAM2Embedder
-from sam_detect.masks import FloatArray
 from sam_detect.models.running import precision, resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
@@ -38,6 +37,7 @@ from sam_detect.segmentation._sam2_model import (
 )
 from sam_detect.segmentation.sam2 import CHUNKS, SAM2Segmenter
 from sam_detect.types import FadedCrop, Frame, Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store import MemoryVectorStore
 from sam_detect.verification import GeneratorOptions, official_generator, same_share
 from scripts.dev.bench.measurements import Measurements, PeakDeviceMemory, Series, Trial

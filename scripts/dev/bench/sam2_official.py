@@ -16,13 +16,13 @@ from torch.nn.functional import interpolate
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.fading.context import cut, faded
 from sam_detect.fading.fades import IdentityFade
-from sam_detect.masks import FloatArray
 from sam_detect.models.running import resolve_device
 from sam_detect.models.sam2 import LoadedSAM2, load_sam2
 from sam_detect.models.sam2_features import frame_encoder
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.segmentation.sam2 import SAM2Segmenter
 from sam_detect.types import FadedCrop, Frame, Masks
+from sam_detect.types.masks import FloatArray
 from sam_detect.verification import GeneratorOptions, official_generator
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.stages import drawn

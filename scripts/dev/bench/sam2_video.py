@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from sam_detect.masks import BoolArray
+from sam_detect.io import load_image
 from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.segmentation.sam2 import SAM2Segmenter
-from sam_detect.sources import load_image
+from sam_detect.types.masks import BoolArray
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.stages import drawn
 

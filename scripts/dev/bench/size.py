@@ -19,8 +19,8 @@ import tifffile
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError
-from sam_detect.masks import IntArray
 from sam_detect.types import Detections, ImageRGB
+from sam_detect.types.masks import IntArray
 from sam_detect.vector_store.memory import MemoryVectorStore
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options

@@ -23,14 +23,13 @@ from sam_detect.fading import context
 from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import BATCH
 from sam_detect.interfaces import Embedder, VectorStore
+from sam_detect.io import load_image
+from sam_detect.io.overlay import OverlaySink
+from sam_detect.io.text_sinks import JSONSink
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot import search as search_in_store
-from sam_detect.masks import BoolArray, FloatArray
-from sam_detect.outputs.overlay import OverlaySink
-from sam_detect.outputs.text import JSONSink
-from sam_detect.pipeline import Pipeline
-from sam_detect.sources import load_image
+from sam_detect.pipeline.flow import Pipeline
 from sam_detect.types import (
     Candidates,
     Crop,
@@ -41,6 +40,7 @@ from sam_detect.types import (
     Masks,
     Neighbour,
 )
+from sam_detect.types.masks import BoolArray, FloatArray
 from sam_detect.vector_store.qdrant import QdrantVectorStore
 from scripts.dev.bench.measurements import Measurements, Trial
 from scripts.dev.bench.suites import Options

@@ -20,8 +20,8 @@ from qdrant_client import QdrantClient, models
 
 from sam_detect.errors import ConfigError
 from sam_detect.interfaces import VectorStore
-from sam_detect.masks import FloatArray
 from sam_detect.types import Point
+from sam_detect.types.masks import FloatArray
 from sam_detect.vector_store.memory import MemoryVectorStore
 from sam_detect.vector_store.qdrant import QdrantVectorStore
 from scripts.dev.bench.measurements import Measurements, Series, Trial

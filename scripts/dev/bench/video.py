@@ -25,10 +25,10 @@ from sam_detect import parts
 from sam_detect.api import SAMDetect
 from sam_detect.config import Settings
 from sam_detect.interfaces import Source
-from sam_detect.masks import BoolArray
-from sam_detect.outputs.text import VideoLinesSink
-from sam_detect.outputs.video import AnnotatedVideoSink
+from sam_detect.io.text_sinks import VideoLinesSink
+from sam_detect.io.video_sinks import AnnotatedVideoSink
 from sam_detect.types import Detections, Frame, ImageRGB, Masks
+from sam_detect.types.masks import BoolArray
 from sam_detect.video.threads import Recorder
 from scripts.dev.bench.measurements import Measurements, Trial, resident_mb
 from scripts.dev.bench.stages import mask_iou

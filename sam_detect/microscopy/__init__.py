@@ -1,0 +1,1 @@
+"""Few-shot detection, refining and stacks of microscopy images."""

@@ -1,0 +1,1 @@
+"""From a frame and a library to detections, and from outlines to examples."""
