@@ -103,7 +103,7 @@ def recording(sinks: Sequence[VideoSink], *, live: bool) -> Iterator[Recorder]:
         yield recorder
     except BaseException:
         try:
-            _report_written(recorder.close(hurry=True))
+            _report_written(recorder.close(drop_pending=True))
         except (SamDetectError, OSError) as error:  # in addition to what ended the run
             note(f"warning: {one_line(error)}")
         raise

@@ -111,7 +111,7 @@ class Naming:
         labelled = self.labelled(memory, candidates, source=source)
         if here is not None:
             by_others = self._by(self._labeller_here, here, candidates, source)
-            labelled = or_by_others_here(labelled, by_others)
+            labelled = with_labels_of_this_picture(labelled, by_others)
         classifications = [Classification(None, None, 0.0)] * len(masks)
         for index, classification in zip(described.tolist(), labelled, strict=True):
             classifications[index] = classification
@@ -206,7 +206,7 @@ class Naming:
         return self._nesting[1]
 
 
-def or_by_others_here(
+def with_labels_of_this_picture(
     by_all: Sequence[Classification], here: Sequence[Classification]
 ) -> list[Classification]:
     """What all examples say of some masks; of those that they do not know, what the examples of

@@ -73,12 +73,12 @@ class AnnotationSession:
         """Held while something is decided: thousands of objects take minutes, and pictures are
         shown meanwhile. The order of locks: docs/architecture.md, "Which lock before which"."""
         self.pictures = OpenPictures(detector, self.path)
-        self.look_again()
+        self.refresh()
         self._changes = Changes(detector, journal, self._frame)
 
     # -- pictures ----------------------------------------------------------------------------
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Takes up pictures that were added to the folders, and notes those that are gone. The
         number of a picture never changes."""
         there: set[int] = set()

@@ -68,7 +68,7 @@ def annotation_app(
 
     @app.get("/api/pictures")
     def pictures(policy: Policy = "folder") -> dict[str, Any]:
-        session.look_again()
+        session.refresh()
         finished, missing, problems = session.finished(), session.missing, ahead.problems
         named = list(enumerate(session.names))
         there = [number for number, _ in named if number not in missing]

@@ -90,7 +90,7 @@ class Schedule:
         wait = self._every * (STILL if still else 1)
         return self._frames >= wait or self._new_share >= NEW_SHARE
 
-    def hurry(self) -> None:
+    def bring_forward(self) -> None:
         """The next frame is a key frame."""
         self._new_share = 1.0
 
@@ -253,7 +253,7 @@ class KeyFrameDetector:
     Args:
         pipeline: detects.
         separate: whether each key frame is independent, and nothing is reused from the one before.
-        live: whether others, who follow a live video, are in a hurry.
+        live: whether others, who follow a live video, must not wait.
     """
 
     def __init__(self, pipeline: Pipeline, *, separate: bool = False, live: bool = False) -> None:

@@ -252,7 +252,7 @@ class Stream(Iterator[TrackedFrame]):
             return self._separate(frame, arrival.at_s)
         if self._learnt:  # this is a key frame, and earlier votes no longer count
             self._learnt, self._rest_until_s = False, 0.0
-            self._schedule.hurry()
+            self._schedule.bring_forward()
             self._tracks.forget_votes()
             self._outdated = self._pending
         self._tracks.advance(flow, frame, time_s)

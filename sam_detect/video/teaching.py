@@ -72,7 +72,7 @@ class _GivenFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class _News:
+class _TaughtObject:
     """What the tracks are told: that an object has a label.
 
     Attributes:
@@ -85,7 +85,7 @@ class _News:
 
 
 @dataclass(frozen=True, eq=False)
-class _Denial:
+class _DeniedLabel:
     """What the tracks are told: that a track does not have a label, or with None not the one that
     it was taught. Key frames name it again."""
 
@@ -107,7 +107,7 @@ class Teacher:
     ) -> None:
         self._pipeline, self._run, self._follow = pipeline, run, follow
         self._given: tuple[_GivenFrame, ...] = ()
-        self._news: queue.SimpleQueue[_News | _Denial] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[_TaughtObject | _DeniedLabel] = queue.SimpleQueue()
         self._learnt: list[_LearntObject] = []
         self._batches: list[tuple[int, str]] = []
         self.track_ids = count(1)
@@ -137,8 +137,11 @@ class Teacher:
             on = track_id or self._track_of(frame, masks, begin=not negative)
             given = _LearntObject(on, label, frame, masks)
             if on:
-                news = _Denial(on, label) if negative else _News(given, redraw=not track_id)
-                self._news.put(news)
+                redraw = not track_id
+                change = (
+                    _DeniedLabel(on, label) if negative else _TaughtObject(given, redraw=redraw)
+                )
+                self._changes.put(change)
             return given
 
         told = tell(outline) if isinstance(outline, Masks) else None
@@ -148,7 +151,7 @@ class Teacher:
             try:
                 return self._learn(given, negative=negative)
             except BaseException:
-                self._news.put(_Denial(given.track_id, label))
+                self._changes.put(_DeniedLabel(given.track_id, label))
                 raise
 
         return self._run(work)
@@ -169,7 +172,7 @@ class Teacher:
             undone = [library.undo(batch) for batch in mine if batch in there]
             self._batches = [each for each in self._batches if each[0] != track]
             self._learnt = [each for each in self._learnt if each.track_id != track]
-            self._news.put(_Denial(track, None))
+            self._changes.put(_DeniedLabel(track, None))
             return undone
 
         return self._run(work)
@@ -182,13 +185,13 @@ class Teacher:
             frame: the present one.
             flow: from the frame that was given last; None after a cut.
         """
-        for _ in range(self._news.qsize()):  # more may come meanwhile, from other threads
-            news = self._news.get()
-            if isinstance(news, _Denial):
-                tracks.unname(news.track_id, news.label)
+        for _ in range(self._changes.qsize()):  # more may come meanwhile, from other threads
+            change = self._changes.get()
+            if isinstance(change, _DeniedLabel):
+                tracks.remove_label(change.track_id, change.label)
                 continue
-            given, outline, taught_in = news.given, None, None
-            if news.redraw or given.track_id not in tracks:
+            given, outline, taught_in = change.given, None, None
+            if change.redraw or given.track_id not in tracks:
                 outline = self._carried(given, flow)
             if outline is not None:
                 taught_in = given.frame, SoftMask.of(given.masks, 0)

@@ -29,7 +29,7 @@ HELD_BYTES = 200_000_000
 FEWEST = 2
 FRAMES_PER_SECOND = 25.0
 """Assumed for a source without time stamps."""
-HURRY_S = 0.7
+DROPPED_S = 0.7
 """How long outputs may take to be completed when everything is to stop."""
 LEAVE_S = 5.0
 """How long the end of the program waits for all daemons together."""
@@ -232,26 +232,26 @@ class Recorder:
                 self._changed.notify_all()
         self._raise()
 
-    def close(self, *, hurry: bool = False) -> list[Path]:
+    def close(self, *, drop_pending: bool = False) -> list[Path]:
         """Completes every output, whatever happened; may be called twice.
 
         Args:
-            hurry: drop the frames that wait, and do not wait long for the outputs.
+            drop_pending: drops the frames that wait, and does not wait long for the outputs.
 
         Returns:
             The files that are complete.
 
         Raises:
-            OutputError: in a hurry, and an output is not complete.
+            OutputError: with ``drop_pending``, where an output is not complete.
             Exception: what a sink raised, unless :meth:`write` did.
         """
         with self._changed:
             self._ending = True
-            if hurry:
+            if drop_pending:
                 self._drop_waiting()
             self._changed.notify_all()
-        self._thread.join(HURRY_S if hurry else WAKE_S)
-        while self._thread.is_alive() and not hurry:
+        self._thread.join(DROPPED_S if drop_pending else WAKE_S)
+        while self._thread.is_alive() and not drop_pending:
             self._thread.join(WAKE_S)
         self._raise()
         if self._thread.is_alive():

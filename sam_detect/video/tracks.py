@@ -252,7 +252,7 @@ class Tracks:
             elif track.memory is None:
                 self._remember(track, frame, track.body)
 
-    def unname(self, track_id: int, label: str | None) -> None:
+    def remove_label(self, track_id: int, label: str | None) -> None:
         """A track does not have a label, or with None not the one that it was taught."""
         track = self._tracks.get(track_id)
         if track is not None and label in (None, track.classification.label):

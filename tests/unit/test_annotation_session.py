@@ -279,11 +279,11 @@ def test_pictures_that_are_replaced_removed_and_added(start: Start, tmp_path: Pa
     (photos / "0.png").rename(photos / "9.png")
     cv2.imwrite(str(photos / "0.png"), other)
     assert not any(each.taught for each in session.objects(0))
-    session.look_again()
+    session.refresh()
     assert session.names == ["0.png", "1.png", "9.png"]
     assert any(each.taught for each in session.objects(2)), "known by its pixels, not by its name"
     (photos / "1.png").unlink()
-    session.look_again()
+    session.refresh()
     assert session.missing == {1}
     with pytest.raises(ImageError, match="no longer there"):
         session.objects(1)

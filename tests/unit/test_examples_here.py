@@ -9,7 +9,7 @@ import pytest
 
 from sam_detect.api import SAMDetect
 from sam_detect.io import to_frame
-from sam_detect.labelling.naming import or_by_others_here
+from sam_detect.labelling.naming import with_labels_of_this_picture
 from sam_detect.types import Classification, ExampleArrays, HardNegativeArrays
 from sam_detect.vector_store import MemoryVectorStore
 from tests.library_helpers import detector, disc_masks, discs
@@ -64,10 +64,10 @@ def test_what_all_do_not_know_is_named_by_those_of_the_picture() -> None:
     known = Classification("date", "date", 0.8)
     here = Classification("nut", "nut", 0.7)
     other = Classification("fig", "fig", 0.9)
-    assert or_by_others_here([unknown, known], [here, here]) == [here, known]
+    assert with_labels_of_this_picture([unknown, known], [here, here]) == [here, known]
     # A label that all do not find nearest is none.
-    assert or_by_others_here([unknown], [other]) == [unknown]
-    assert or_by_others_here([unknown], [Classification(None, "nut", 0.1)]) == [unknown]
+    assert with_labels_of_this_picture([unknown], [other]) == [unknown]
+    assert with_labels_of_this_picture([unknown], [Classification(None, "nut", 0.1)]) == [unknown]
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_a_hurry_gives_up_what_waits() -> None:
     for number in range(1, QUEUED):
         recorder.write(tracked(number))
     threading.Timer(0.2, go_on.set).start()
-    assert recorder.close(hurry=True) == [Path("kept")]
+    assert recorder.close(drop_pending=True) == [Path("kept")]
     assert sink.numbers == [0]
     assert recorder.dropped == QUEUED - 1
 
@@ -329,7 +329,7 @@ def test_a_hurry_does_not_wait_for_a_disk_that_hangs() -> None:
     assert soon(lambda: recorder.waiting == 0)
     began = time.monotonic()
     with pytest.raises(OutputError, match="not complete"):
-        recorder.close(hurry=True)
+        recorder.close(drop_pending=True)
     assert time.monotonic() - began < SOON_S
     assert sink.closed == 0  # it is still in use
     never.set()
