@@ -17,7 +17,6 @@ from PIL import Image
 from sam_detect import parts
 from sam_detect.errors import ConfigError, OutlineWarning, RecipeMismatchError
 from sam_detect.fading import context
-from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder, Labeller, Segmenter, Source, VectorStore
 from sam_detect.io import Plane, PlaneRanges, cut_out_object, planes_of, to_frame
 from sam_detect.io.mask_files import given_masks
@@ -29,6 +28,7 @@ from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.microscopy.fewshot import Shown, fewshot, learn_tagged
 from sam_detect.microscopy.refine.run import Refined, refine_file
 from sam_detect.pipeline.batch import Outcomes, Prepared, detect_many, prepare_many
+from sam_detect.pipeline.choosing import choose_features
 from sam_detect.pipeline.flow import Pipeline
 from sam_detect.pipeline.workers import Answer, Setup
 from sam_detect.registry import needing_extra

@@ -28,13 +28,13 @@ from sam_detect import SAMDetect
 from sam_detect.config import Settings, load_settings
 from sam_detect.errors import SamDetectError
 from sam_detect.evaluation.readers import open_dataset
-from sam_detect.features.choosing import choose_features
 from sam_detect.io.coco import read_coco
 from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
 from sam_detect.library.manifest import check_recipe
 from sam_detect.library.reindex import reindex
 from sam_detect.library.transfer import export_library, import_library
+from sam_detect.pipeline.choosing import choose_features
 from sam_detect.types import Point
 from sam_detect.vector_store import MemoryVectorStore
 

@@ -64,8 +64,8 @@ def _open(settings: dict[str, Any], *, existing: bool = True, sound: bool = True
 def _changes(library: Library, settings: dict[str, Any]) -> Changes:
     """Changes the library by hand, on record."""
     from sam_detect.config import load_settings
-    from sam_detect.features.choosing import choose_features
     from sam_detect.library.changes import Changes
+    from sam_detect.pipeline.choosing import choose_features
 
     return Changes(library, lambda: choose_features(load_settings(settings), library.recipe))
 
@@ -417,9 +417,9 @@ def reindex_command(as_json: bool, **settings: Any) -> None:
     from rich.progress import Progress
 
     from sam_detect.config import load_settings
-    from sam_detect.features.choosing import choose_features
     from sam_detect.library.reindex import reindex
     from sam_detect.parts import asked_for, require_used
+    from sam_detect.pipeline.choosing import choose_features
 
     given = {"embedder": settings["embedder"] or ("sam2" if settings["sam_model"] else None)}
     loaded = load_settings({**settings, **asked_for(given, settings)})

@@ -10,13 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from sam_detect.config import Settings
 from sam_detect.errors import ConfigError, ImageError, MaskError, one_line
-from sam_detect.features.placement import placed
 from sam_detect.io import Plane
 from sam_detect.io.annotated_planes import fitted
 from sam_detect.io.stacks import plane_count
 from sam_detect.library.example import Example
 from sam_detect.models.catalogue import made_with_weights
 from sam_detect.pipeline.flow import Pipeline
+from sam_detect.pipeline.placement import placed
 from sam_detect.pipeline.tiling import usable_cores
 from sam_detect.pipeline.workers import Answer, Pool, Reader, Setup, attempt, in_order
 from sam_detect.registry import BUILT_IN

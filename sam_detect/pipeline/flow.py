@@ -23,7 +23,6 @@ import numpy.typing as npt
 from sam_detect import parts
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
-from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import FeatureExtractor, KnownVectors, StageTimer
 from sam_detect.interfaces import Labeller, Segmenter
 from sam_detect.labelling.decision import example_areas, plausible_sizes, undecided
@@ -40,6 +39,7 @@ from sam_detect.library.snapshot_reader import SnapshotReader
 from sam_detect.models.sharing import LastUsed
 from sam_detect.models.weights import default_segmenter
 from sam_detect.pipeline import tiling
+from sam_detect.pipeline.choosing import choose_features
 from sam_detect.pipeline.learning import examples_of
 from sam_detect.pipeline.proposals import Proposals
 from sam_detect.pipeline.scaling import Scale, detect_at_scale

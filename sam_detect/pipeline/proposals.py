@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.decision import example_areas
 from sam_detect.library.example import Example
@@ -16,6 +15,7 @@ from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.models.sharing import LastUsed, WhileAlive
 from sam_detect.pipeline import tiling
+from sam_detect.pipeline.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.types import Areas, Crop, ExampleArrays, ExampleCrops, Frame, Hints, Masks
 from sam_detect.types.masks import IntArray
 

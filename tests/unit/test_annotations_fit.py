@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.features.placement import placed
+from sam_detect.pipeline.placement import placed
 from sam_detect.types import AnnotatedImage, Annotation, Frame
 from sam_detect.types.annotations import checked_size
 from sam_detect.types.frames import PixelSize

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pytest
 
 from sam_detect.fading import context
-from sam_detect.features import dense_similarity
-from sam_detect.features.dense_similarity import (
+from sam_detect.models.efficientnet_lite0 import shared_network
+from sam_detect.pipeline import dense_similarity
+from sam_detect.pipeline.dense_similarity import (
     MOST_LIMITS,
     DenseSimilarity,
     LinearMap,
     similarity_to,
 )
-from sam_detect.models.efficientnet_lite0 import shared_network
 from sam_detect.types import Crop
 
 Picture = npt.NDArray[np.uint8]

@@ -17,11 +17,11 @@ from sam_detect import SAMDetect
 from sam_detect.errors import ConfigError
 from sam_detect.evaluation.methods import SupportImage
 from sam_detect.evaluation.pipeline import PipelineMethod
-from sam_detect.features import dense_similarity
-from sam_detect.features.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.interfaces import VectorStore
 from sam_detect.library.snapshot import LibrarySnapshot
+from sam_detect.pipeline import dense_similarity
 from sam_detect.pipeline import proposals as proposals_module
+from sam_detect.pipeline.dense_similarity import DenseSimilarity, similarity_to
 from sam_detect.segmentation.naive import NaiveSegmenter
 from sam_detect.types import NO_HINTS, Crop, Detections, Frame, HintName, Hints, Masks, chunks
 from sam_detect.vector_store import MemoryVectorStore

@@ -8,9 +8,9 @@ import pytest
 
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
-from sam_detect.features.choosing import choose_features
 from sam_detect.interfaces import Embedder
 from sam_detect.models.catalogue import checked_model, names_a_place
+from sam_detect.pipeline.choosing import choose_features
 from sam_detect.registry import BUILT_IN, load_class
 from sam_detect.types import Recipe
 

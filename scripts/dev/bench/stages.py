@@ -20,7 +20,6 @@ import skimage.data
 from sam_detect import parts
 from sam_detect.config import Settings
 from sam_detect.fading import context
-from sam_detect.features.choosing import choose_features
 from sam_detect.features.extraction import BATCH
 from sam_detect.interfaces import Embedder, VectorStore
 from sam_detect.io import load_image
@@ -29,6 +28,7 @@ from sam_detect.io.text_sinks import JSONSink
 from sam_detect.library.library import Library
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.library.snapshot import search as search_in_store
+from sam_detect.pipeline.choosing import choose_features
 from sam_detect.pipeline.flow import Pipeline
 from sam_detect.types import (
     Candidates,
