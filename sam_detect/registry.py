@@ -65,7 +65,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "jsonl": "sam_detect.io.text_sinks:VideoLinesSink",
         "csv": "sam_detect.io.tables:TracksSink",
         "mot": "sam_detect.io.tables:MOTSink",
-        "coco": "sam_detect.io.coco_sinks:COCOVideoSink",
         "snapshots": "sam_detect.io.snapshots:SnapshotSink",
     },
 }

@@ -43,8 +43,8 @@ LABELS = 4
     "outputs",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="File to write, by its ending: .mp4 (annotated), .jsonl, .csv, .txt (MOT) or .json "
-    "(COCO); may be given several times.",
+    help="File to write, by its ending: .mp4 (annotated), .jsonl, .csv or .txt (MOT); may be given "
+    "several times.",
 )
 @click.option(
     "--format",

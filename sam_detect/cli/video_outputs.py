@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from sam_detect.video.threads import Recorder
 
 FORMAT_OF_SUFFIX = {
-    ".mp4": "annotated", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "mot", ".json": "coco",
-    ".csv": "csv",
+    ".mp4": "annotated", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "mot", ".csv": "csv",
 }  # fmt: skip
 TEXT_FORMATS = ("jsonl", "csv", "mot")
 """Those that stdout takes, a frame at a time."""

@@ -72,7 +72,7 @@ def annotation_app(
         finished, missing, problems = session.finished(), session.missing, ahead.problems
         named = list(enumerate(session.names))
         there = [number for number, _ in named if number not in missing]
-        order = session.queue = survey.order(policy, there, finished, _counts(session))
+        order = session.queue = survey.order(policy, there, finished)
         return {
             "policies": POLICIES,
             "order": order,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,7 +22,7 @@ from sam_detect.server.pictures import OpenPicture, id_of
 from sam_detect.types import Detections, ImageRGB, Masks
 from sam_detect.types.masks import BoolArray, FloatArray
 
-Policy = Literal["folder", "uncertain", "diverse", "rare"]
+Policy = Literal["folder", "uncertain", "diverse"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 OBJECTS_KEPT = 100
 """So many objects of a picture are grouped, the best ones."""
@@ -188,20 +187,15 @@ class Survey:
         with self._lock:
             return dict(self._pictures)
 
-    def order(
-        self, policy: Policy, pictures: Sequence[int], done: Set[int], known: Counter[str]
-    ) -> list[int]:
+    def order(self, policy: Policy, pictures: Sequence[int], done: Set[int]) -> list[int]:
         """The pictures in the order in which to annotate them; those that are done come last.
 
         Args:
             policy: ``folder``: as they are given. ``uncertain``: those of which the labels are
                 least sure first. ``diverse``: each as different as possible from all before it,
-                and from those that are done (farthest-first, Gonzalez 1985). ``rare``: those that
-                seem to show labels with fewer examples than usual first; equal ones, and all
-                where no label is rarer than others, as ``diverse``.
+                and from those that are done (farthest-first, Gonzalez 1985).
             pictures: their numbers, as on disk.
             done: those that are finished.
-            known: how many examples each label has.
         """
         surveyed = self.all()
         open_ = [each for each in pictures if each not in done]
@@ -212,10 +206,6 @@ class Survey:
         if policy == "uncertain":
             by = {each: -surveyed[each].uncertainty for each in seen}
             seen = _apart(sorted(seen, key=lambda each: (by[each], each)), surveyed)
-        elif policy == "rare":
-            rarity = _rarities(known)
-            by = {each: -_rarity(surveyed[each], rarity) for each in seen}
-            seen = sorted(_farthest_first(seen, before, surveyed), key=by.__getitem__)
         elif policy == "diverse":
             seen = _farthest_first(seen, before, surveyed)
         else:
@@ -290,24 +280,6 @@ def _alike(vectors: FloatArray) -> list[list[int]]:
 def _middle_first(vectors: FloatArray) -> list[int]:
     middle = vectors.mean(axis=0)
     return [int(i) for i in np.argsort(-(vectors @ middle), kind="stable")]
-
-
-def _rarities(known: Counter[str]) -> dict[str, float]:
-    """How rare each label is: which share of the usual number of examples it lacks, 0 to 1."""
-    usual = known.total() / max(len(known), 1)
-    return {label: max(0.0, 1 - count / usual) for label, count in known.items() if usual}
-
-
-def _rarity(surveyed: Surveyed, rarity: Mapping[str, float]) -> float:
-    """How rare the labels are that are suggested in a picture, each by its surest suggestion. In
-    steps of a tenth: smaller differences say nothing."""
-    surest: dict[str, float] = {}
-    for label, confidence, taught in zip(
-        surveyed.labels, surveyed.confidences.tolist(), surveyed.taught.tolist(), strict=True
-    ):
-        if label is not None and not taught:
-            surest[label] = max(surest.get(label, 0.0), confidence)
-    return round(sum(rarity.get(label, 0.0) * each for label, each in surest.items()), 1)
 
 
 def _apart(ordered: Sequence[int], surveyed: dict[int, Surveyed]) -> list[int]:

@@ -1,6 +1,6 @@
 """Says how many clicks it takes to label a whole set on the annotation page, every object right.
 
-./scripts/annotation-clicks FOLDER... [--policy folder,uncertain,diverse,rare,random] [--groups]
+./scripts/annotation-clicks FOLDER... [--policy folder,uncertain,diverse,random] [--groups]
                             [--pictures N] [--only 0,3] [--seeds 0,1,2] [--steps] [--json]
                             [--held-out N|SHARE] [--draws 0,1,2] [--objects N] [--impatient]
                             [--once]
@@ -42,7 +42,6 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,10 +154,7 @@ def _ordered(
     for picture in [*left, *done[-1:]]:
         opened = session.pictures.read(picture)
         survey.put(picture, Surveyed.of(opened, session.detections(opened)[0]))
-    arrays = session.detector.snapshot().examples()
-    known = Counter(label for label, negative in zip(arrays.labels, arrays.negatives, strict=True)
-                    if not negative)  # fmt: skip
-    return survey.order(policy, [*left, *done], set(done), known)[: len(left)]
+    return survey.order(policy, [*left, *done], set(done))[: len(left)]
 
 
 def _truth(picture: AnnotatedPicture) -> Truth:

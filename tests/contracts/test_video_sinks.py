@@ -20,7 +20,7 @@ from sam_detect.registry import load_class, names
 from sam_detect.types import TrackedFrame
 from tests.tracked_frames import tracked
 
-ENDINGS = {"annotated": ".mp4", "jsonl": ".jsonl", "mot": ".txt", "coco": ".json", "snapshots": "",
+ENDINGS = {"annotated": ".mp4", "jsonl": ".jsonl", "mot": ".txt", "snapshots": "",
            "csv": ".csv"}  # fmt: skip
 """An empty one: a folder."""
 IN_FOLDERS = {"snapshots"}
@@ -181,7 +181,7 @@ def test_any_label(name: str, label: str, tmp_path: Path) -> None:
 def test_objects_that_are_on_no_track(name: str, tmp_path: Path) -> None:
     frames = [tracked(i, {0: ("nut", (8, 10))}) for i in range(3)]
     path = written(name, tmp_path, frames)
-    expected = {"jsonl": {None}, "mot": {-1}, "coco": {None}, "csv": {0}, "snapshots": set()}
+    expected = {"jsonl": {None}, "mot": {-1}, "csv": {0}, "snapshots": set()}
     found = read(name, path)
     assert found.tracks == expected.get(name)
 
@@ -240,7 +240,7 @@ def test_stdout_gets_what_a_file_gets(
     assert capsys.readouterr().out == written(name, tmp_path, frames).read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(set(names("video format")) - IN_FOLDERS - {"coco"}))
+@pytest.mark.parametrize("name", sorted(set(names("video format")) - IN_FOLDERS))
 def test_a_full_device_is_one_line(name: str) -> None:
     with pytest.raises(OutputError, match="No space left") as caught:
         write_to(name, Path("/dev/full"), frames=60)
@@ -288,10 +288,6 @@ def test_a_disk_that_fills_is_one_line_and_leaves_what_is_whole(name: str, tmp_p
     assert len(lines) == 1
     assert "File too large" in lines[0]
     path = target(name, tmp_path)
-    if name == "coco":  # all or nothing
-        assert not path.exists()
-        assert [each.name for each in tmp_path.iterdir()] == []
-        return
     assert path.stat().st_size <= 64_000
     found = read(name, path)
     assert found.frames is None or 5 <= found.frames < 60

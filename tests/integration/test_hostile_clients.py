@@ -211,7 +211,7 @@ def test_no_answer_says_where_things_lie(home: Path) -> None:
         for number, name in enumerate(names):
             said[name] = client.get(f"api/pictures/{number}")
         for path in ("api/library", "api/library/log", "api/library/examples?label=nut",
-                     "api/examples/0000/thumbnail", "api/pictures?policy=rare"):  # fmt: skip
+                     "api/examples/0000/thumbnail", "api/pictures?policy=diverse"):  # fmt: skip
             said[path] = client.get(path)
     for name in ("1.png", "bad.png", "pipe.png", "away.png"):
         assert (said[name].status_code, name in said[name].json()["detail"]) == (422, True)

@@ -68,7 +68,7 @@ def video(folder: Path, out: Path, *arguments: str | Path) -> Iterator[subproces
     """The command under way, with JSON lines on stdout and a video in ``out``."""
     line = [sys.executable, "-m", "sam_detect", "video", *map(str, arguments), "--json"]
     line += ["--fade", "own:Fade", "--every", "3", "--output", str(out / "out.mp4")]
-    line += ["--output", str(out / "out.json")]
+    line += ["--output", str(out / "out.csv")]
     environment = {**os.environ, **_home(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     if (out / "sleep").exists():
         (out / "own.py").write_text(FADE)
@@ -119,8 +119,8 @@ def assert_kept(ran: Ran, said: list[dict[str, Any]], out: Path) -> None:
     assert [each["frame"] for each in frames] == sorted({each["frame"] for each in frames})
     shown = len(read_pictures(out / "out.mp4"))
     assert shown == len(frames)
-    coco = json.loads((out / "out.json").read_text("utf-8"))
-    assert [each["length"] for each in coco["videos"]] == [len(frames)]
+    rows = (out / "out.csv").read_text("utf-8").splitlines()[1:]
+    assert len(rows) == sum(len(each["detections"]) for each in frames)
 
 
 @pytest.mark.alone
@@ -193,7 +193,7 @@ def test_a_raising_detector_ends_the_run(run: Command, folder: Path, tmp_path: P
         sys.modules["own"].Fade.calls = 0
     (folder / "raise").touch()
     try:
-        ran = run(folder / "long.mp4", "--output", tmp_path / "out.json")
+        ran = run(folder / "long.mp4", "--output", tmp_path / "out.csv")
     finally:
         (folder / "raise").unlink()
     ran.failed("broken on purpose", code=1)

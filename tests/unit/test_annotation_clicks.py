@@ -98,7 +98,7 @@ def test_f1_counts_as_reached_when_it_is_kept() -> None:
 def test_policies_are_compared_with_random_orders_of_the_same_draws() -> None:
     found = compared([
         ("random", 0, 20), ("random", 0, 30), ("random", 1, 40), ("random", 1, 60),
-        ("diverse", 0, 20), ("diverse", 1, 49), ("rare", 1, 40), ("rare", 2, 10),
+        ("diverse", 0, 20), ("diverse", 1, 49), ("uncertain", 1, 40), ("uncertain", 2, 10),
     ])  # fmt: skip
     assert found["random"].runs == 4
     assert found["random"].mean == 37.5
@@ -106,7 +106,11 @@ def test_policies_are_compared_with_random_orders_of_the_same_draws() -> None:
     assert found["random"].difference is None
     # 5 fewer in one draw, 1 fewer in the other.
     assert (found["diverse"].difference, found["diverse"].error) == (-3, 2)
-    assert (found["rare"].mean, found["rare"].difference, found["rare"].error) == (25, -10, None)
+    assert (found["uncertain"].mean, found["uncertain"].difference, found["uncertain"].error) == (
+        25,
+        -10,
+        None,
+    )
     assert compared([("folder", 0, 7)]) == {"folder": Compared(1, 7, 0, None, None)}
 
 

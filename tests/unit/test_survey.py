@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -46,13 +45,13 @@ def surveyed(
 X, Y, Z = unit(1, 0, 0), unit(0, 1, 0), unit(0, 0, 1)
 
 
-def order(pictures: dict[int, Surveyed], policy: str, **known: int) -> list[int]:
+def order(pictures: dict[int, Surveyed], policy: str) -> list[int]:
     survey = Survey()
     for number, each in pictures.items():
         survey.put(number, each)
     # Picture 8 was not surveyed yet; picture 9 is finished.
     numbers = [*sorted(pictures), 8, 9]
-    return survey.order(policy, numbers, {9}, Counter(known))  # type: ignore[arg-type]
+    return survey.order(policy, numbers, {9})  # type: ignore[arg-type]
 
 
 def test_on_disk_what_is_finished_comes_last() -> None:
@@ -83,28 +82,6 @@ def test_the_most_diverse_are_far_apart() -> None:
     assert set(found[:3]) >= {2, 3}
     assert {0, 1} & set(found[:3]), "and one of the two that are alike"
     assert found[4:] == [8, 9]
-
-
-def test_the_surest_suggestions_of_rare_labels_come_first() -> None:
-    pictures = {
-        0: surveyed([X] * 3, ["nut"] * 3, [0.9] * 3),
-        1: surveyed([Y] * 3, ["fig", "fig", "nut"], [0.3, 0.2, 0.9]),
-        2: surveyed([Z, X], ["fig", "nut"], [0.9, 0.9]),
-        3: surveyed([unit(1, 1, 1)], ["fig"], [0.9], [True]),
-    }
-    # In 3 there is nothing left to name, as in 0; many suggestions are not more than a sure one.
-    assert order(pictures, "rare", nut=50, fig=1)[:2] == [2, 1]
-
-
-@pytest.mark.parametrize("known", [{}, {"nut": 1, "fig": 1}, {"fig": 3}])
-def test_where_no_label_is_rarer_the_most_diverse_come_first(known: dict[str, int]) -> None:
-    pictures = {
-        0: surveyed([X], ["nut"], [0.9]),
-        1: surveyed([unit(1, 0.1, 0)], ["fig"], [0.6]),
-        2: surveyed([Y], ["nut"], [0.7]),
-        3: surveyed([Z], ["fig"], [0.8]),
-    }
-    assert order(pictures, "rare", **known) == order(pictures, "diverse")
 
 
 def test_alike_unknown_objects_are_groups_and_suggestions_are_by_name() -> None:

@@ -7,9 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tracemalloc
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -20,10 +17,8 @@ from PIL import Image
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import OutputError
-from sam_detect.io import coco_sinks as coco
 from sam_detect.io import video_sinks as video_module
 from sam_detect.io.coco import read_coco
-from sam_detect.io.coco_sinks import COCOVideoSink
 from sam_detect.io.snapshots import MAX_SNAPSHOTS, SnapshotSink
 from sam_detect.io.tables import MOTSink
 from sam_detect.io.tags import LastPlaces, Layout, Tag, place_tags
@@ -317,109 +312,6 @@ def test_motmetrics_reads_the_boxes(tmp_path: Path) -> None:
     assert table["Confidence"].tolist() == [0.75] * 3
 
 
-def long_stream(frames: int) -> Iterator[TrackedFrame]:
-    """Ten objects of which each is hidden from time to time; every hundred frames all are new."""
-    for index in range(frames):
-        first = 1 + 10 * (index // 100)
-        there = [i for i in range(10) if (index // 7 + i) % 5]
-        yield tracked(index, {first + i: ("nut", (5 * i, 4 + index % 30)) for i in there}, side=4)
-
-
-def test_a_long_video_is_the_same_in_coco_however_often_its_parts_go_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coco, "BUFFERED", 3000)
-    frames = list(long_stream(250))
-    sink = COCOVideoSink(tmp_path / "x.json")
-    for each in frames:
-        sink.write(each)
-    sink.close()
-    data = json.loads((tmp_path / "x.json").read_text())
-    assert data["videos"][0]["file_names"] == [f"clip/{i:05d}.jpg" for i in range(250)]
-    assert [a["track_id"] for a in data["annotations"]] != []
-    for annotation in data["annotations"]:
-        for place, each in enumerate(frames):
-            here = np.flatnonzero(each.track_ids == annotation["track_id"])
-            found = list(each.detections)[int(here[0])] if len(here) else None
-            expected = (found.mask_rle, found.bbox, found.area) if found else (None, None, None)
-            parts = (annotation[name][place] for name in ("segmentations", "bboxes", "areas"))
-            assert tuple(parts) == expected
-    assert {a["track_id"] for a in data["annotations"]} == set(range(1, 31))
-    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_a_long_video_takes_no_more_memory_in_coco_than_a_short_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coco, "BUFFERED", 20_000)
-    frame = tracked(0, {1 + i: ("nut", (5 * i, 4)) for i in range(10)}, side=4)
-    sink = COCOVideoSink(tmp_path / "x.json")
-    for index in range(800):
-        if index == 200:
-            tracemalloc.start()
-        sink.write(replace(frame, frame=replace(frame.frame, index=index)))
-    grown, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert grown < 200_000, "6,000 outlines take more than 1,000,000"
-    sink.close()
-    assert json.loads((tmp_path / "x.json").read_text())["videos"][0]["length"] == 800
-
-
-def test_coco_that_cannot_be_put_aside_is_given_up_as_a_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(coco, "BUFFERED", 10)
-    sink = COCOVideoSink(tmp_path / "x.json")
-    sink._texts._file.close()
-    sink._texts._file = open("/dev/full", "w+b", buffering=0)  # noqa: SIM115
-    with pytest.raises(OutputError, match="No space left"):
-        sink.write(tracked(0))
-    assert sink.close() == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_coco_has_a_track_an_annotation(tmp_path: Path) -> None:
-    frames = [
-        tracked(0, {1: ("nut", (4, 10)), 2: (None, (30, 20))}),
-        tracked(1, {1: ("leaf", (6, 10))}),
-        tracked(2, {2: (None, (33, 20))}),
-    ]
-    sink = COCOVideoSink(tmp_path / "x.json")
-    for each in frames:
-        sink.write(each)
-    (path,) = sink.close()
-    data = json.loads(path.read_text())
-    assert data["videos"] == [
-        {"id": 1, "width": 64, "height": 48, "length": 3,
-         "file_names": ["clip/00000.jpg", "clip/00001.jpg", "clip/00002.jpg"]}
-    ]  # fmt: skip
-    names = {each["id"]: each["name"] for each in data["categories"]}
-    first, second = data["annotations"]
-    assert (names[first["category_id"]], names[second["category_id"]]) == ("leaf", "unknown")
-    assert (first["track_id"], second["track_id"]) == (1, 2)
-    assert first["bboxes"] == [[4, 10, 12, 12], [6, 10, 12, 12], None]
-    assert second["bboxes"] == [[30, 20, 12, 12], None, [33, 20, 12, 12]]
-    assert first["areas"] == [144, 144, None]
-    for annotation, index in ((first, 1), (second, 2)):
-        mask = rle_to_mask(annotation["segmentations"][index])
-        assert (mask == frames[index].detections[0].mask).all()
-    assert second["segmentations"][1] is None
-
-
-def test_coco_begins_another_video_where_the_size_changes(tmp_path: Path) -> None:
-    sink = COCOVideoSink(tmp_path / "x.json")
-    for index in range(4):
-        size_hw = (48, 64) if index < 3 else (50, 70)
-        sink.write(tracked(index, {1: ("nut", (4, 10))}, size_hw=size_hw, source_id="a/b.png"))
-    data = json.loads(sink.close()[0].read_text())
-    assert [(v["width"], v["height"], v["length"]) for v in data["videos"]] == [
-        (64, 48, 3), (70, 50, 1),
-    ]  # fmt: skip
-    assert data["videos"][1]["file_names"] == ["a/b.png"], "a picture keeps its name"
-    assert [a["video_id"] for a in data["annotations"]] == [1, 2]
-    assert [len(a["segmentations"]) for a in data["annotations"]] == [3, 1]
-
-
 # -- snapshots -------------------------------------------------------------------------------------
 
 
@@ -484,7 +376,6 @@ def test_a_name_with_a_slash_makes_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": 1}', '{"images": [{"id": "a"}]}'])
 def test_a_file_of_another_kind_is_left_alone(text: str, tmp_path: Path) -> None:
-    from sam_detect.errors import OutputError
 
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(OutputError, match="another folder"):
