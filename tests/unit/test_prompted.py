@@ -69,6 +69,73 @@ def iou(a: BoolArray, b: BoolArray) -> float:
 # Boxes
 
 
+def turned_scene(kind: str, degrees: float) -> tuple[Frame, BoolArray, npt.NDArray[np.float64]]:
+    """A thing on a ground with a little noise, its mask, and the corners of its turned box."""
+    (a, b), (cx, cy) = {"disc": (30, 30), "stick": (60, 8), "ellipse": (60, 24)}[kind], (100, 80)
+    image = np.random.default_rng(0).normal(190, 10, (160, 200, 3))
+    y, x = np.mgrid[:160, :200] + 0.5
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    u, v = (x - cx) * cos + (y - cy) * sin, (y - cy) * cos - (x - cx) * sin
+    there = np.maximum(abs(u) / a, abs(v) / b) <= 0.5
+    if kind != "stick":
+        there = (u / a) ** 2 + (v / b) ** 2 <= 0.25
+    image[there] -= (120, 90, 60)
+    corners = np.array([(-a, -b), (a, -b), (a, b), (-a, b)]) / 2 @ [(cos, sin), (-sin, cos)]
+    return Frame(image.clip(0, 255).astype(np.uint8)), there, corners + np.array([cx, cy])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 20, 45, 70, 90, 135])
+@pytest.mark.parametrize(("kind", "least"), [("disc", 0.94), ("stick", 0.8), ("ellipse", 0.92)])
+def test_a_turned_box_takes_what_is_in_it(
+    kind: str, least: float, degrees: float, *, mirrored: bool
+) -> None:
+    frame, there, corners = turned_scene(kind, degrees)
+    given = corners[::-1] if mirrored else corners
+    segmenter, upright = NaiveSegmenter(), [2, 2, 9, 9]
+    found = outline(frame, segmenter, propose=segmenter.propose,
+                    boxes_xywh=[upright, given.ravel().tolist()])  # fmt: skip
+    assert len(found.masks) == 2
+    assert iou(found.masks.dense(1), there) > least
+    assert found.fits[1]
+
+
+@pytest.mark.parametrize("where", [(30, 30), (6, 80), (194, 155), (40.5, 130)])
+def test_a_turned_box_around_nothing_is_a_guess(where: tuple[float, float]) -> None:
+    frame, _, corners = turned_scene("disc", 45)
+    moved = corners + np.subtract(where, (100, 80))
+    segmenter = NaiveSegmenter()
+    found = outline(frame, segmenter, propose=segmenter.propose, boxes_xywh=[moved.ravel()])
+    assert not found.fits[0]
+    plain = Frame(np.full((160, 200, 3), 90, np.uint8))
+    found = outline(plain, segmenter, propose=segmenter.propose, boxes_xywh=[moved.ravel()])
+    assert len(found.masks) == 1
+
+
+@pytest.mark.parametrize(
+    ("corners", "word"),
+    [
+        ([10, 10, 40, 10, 40, 30, 10, 60], "rectangle"), ([10, 10] * 4, "rectangle"),
+        ([10, 10, 40, 40, 40, 40, 10, 10], "rectangle"),
+        ([-90, 10, -60, 10, -60, 30, -90, 30], "no pixel inside"),
+        ([9e6, 0, 9.1e6, 1e5, 9e6, 2e5, 8.9e6, 1e5], "no pixel inside"),
+        ([float("nan")] * 8, "four numbers"), ([1e300, 0, 2e300, 0, 2e300, 9, 1e300, 9], "box"),
+    ],
+)  # fmt: skip
+def test_other_corners_are_no_turned_box(corners: list[float], word: str) -> None:
+    segmenter = NaiveSegmenter()
+    with pytest.raises(MaskError, match=word):
+        outline(scene(), segmenter, propose=segmenter.propose, boxes_xywh=[corners])
+
+
+@pytest.mark.parametrize("size", [2, 5, 400, 9000, 1e6])
+def test_turned_boxes_of_any_size_are_outlined(size: float) -> None:
+    segmenter, half = NaiveSegmenter(), size / 2
+    corners = np.array([(0, -half), (half, 0), (0, half), (-half, 0)]) + (60, 40)  # noqa: RUF005
+    found = outline(scene(), segmenter, propose=segmenter.propose, boxes_xywh=[corners.ravel()])
+    assert len(found.masks) == 1
+
+
 @pytest.mark.parametrize("grow", [0, 2, -2, 0.4])
 def test_a_box_takes_the_proposal_that_fits_it(grow: float) -> None:
     found = masks_for_boxes(scene(), proposals(), [box_of(BLUE, grow), box_of(RED, grow)])

@@ -336,9 +336,8 @@ def _numbers(row: str, form: _Form) -> tuple[float, list[float]]:
     if not all(map(math.isfinite, (number, *values))):
         raise MaskError("it has a number that is not finite")
     # A triangle is no box of the picture, but for what is lost by rounding.
-    inside = all(
-        abs(values[i] - 0.5) + values[i + 2] / 2 < 0.501 for i in (0, 1) if len(values) > 5
-    )
+    places = zip(values[:2], values[2:4], strict=False)
+    inside = all(abs(middle - 0.5) + side / 2 < 0.501 for middle, side in places)
     boxed = len(values) == 6 and not form.polygons and inside
     if TRACKED.fullmatch(row) and (form.tracks or boxed):
         del values[-2:]
