@@ -643,6 +643,7 @@ def test_the_command_python_and_the_service_answer_alike(
     assert len(seen) > 2, "the thresholds make a difference"
 
 
+@pytest.mark.alone
 def test_a_large_picture_holds_up_no_other(photo: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     cv2.imwrite(str(large), np.full((4100, 4000, 3), 90, np.uint8))
