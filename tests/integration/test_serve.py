@@ -646,7 +646,7 @@ def test_the_command_python_and_the_service_answer_alike(
 @pytest.mark.alone
 def test_a_large_picture_holds_up_no_other(photo: Path, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
-    cv2.imwrite(str(large), np.full((4100, 4000, 3), 90, np.uint8))
+    cv2.imwrite(str(large), np.full((9000, 9000, 3), 90, np.uint8))
     with serving(tmp_path / "home", "--timeout", "600") as (client, _):
         assert learn(client, photo).status_code == 200
         with ThreadPoolExecutor(4) as pool:
