@@ -138,7 +138,7 @@ SOLIDITY_OF_LINES = 0.7
 EVEN_WIDTH, LEAST_WIDTH, CLEAR_CONTRAST = 0.8, 2.5, 2.0
 """A line is about as wide everywhere: its mean width is at least this share of its largest one. It
 has this width (pixels) and this contrast (standard deviations) at least, which texture rarely has:
-eleven regions of 58 photographs and micrographs of seven kinds."""
+eleven regions of 60 photographs and micrographs of seven kinds."""
 MAX_SHIFT = 2
 """Pixels that an outline may be moved."""
 MAX_SHIFT_SHARE = 0.12
