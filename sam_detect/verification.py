@@ -112,7 +112,6 @@ def _masks(used: SAM2Segmenter, weights: SAM2Weights) -> Iterator[Check]:
     plain = SAM2Segmenter(
         weights.path,
         str(used.device),
-        config=weights.config,
         dtype="fp32",
         points_per_side=POINTS_PER_SIDE,
     )

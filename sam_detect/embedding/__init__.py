@@ -41,8 +41,8 @@ class CLIPOptions(Options):
         min_length=1,
         serialization_alias="model_name",
         description="The CLIP model, by default base: open_clip's MODEL/TAG, a Hugging Face id, or "
-        "a folder.",
-        json_schema_extra=shown("NAME|FOLDER"),
+        "a file of weights.",
+        json_schema_extra=shown("NAME|PATH"),
     )
     dtype: Dtype | None = DTYPE
 

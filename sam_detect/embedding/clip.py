@@ -35,8 +35,8 @@ class CLIPEmbedder(Embedder):
     """The image embedding of the faded crop by a CLIP model, of length 1.
 
     Args:
-        model_name: open_clip's ``MODEL/TAG``, a Hugging Face id, ``clip-vit-b``, or
-            a folder with ``open_clip_config.json`` and weights.
+        model_name: open_clip's ``MODEL/TAG``, a Hugging Face id, ``clip-vit-b``, or the path of a
+            file of weights whose name begins with open_clip's name of its architecture.
         device: auto, cpu, cuda or mps.
         batch_size: crops per batch; None: chosen for the device.
         dtype: fp32, exact also on GPUs; bf16 or fp16 (autocast, and TF32 for the rest): faster on
@@ -81,12 +81,11 @@ class CLIPEmbedder(Embedder):
         self._parameters: dict[str, Any] = {"digest": self._loaded.digest}
         if self._loaded.config_digest is None:
             self._parameters["model_name"] = name_of(found)
-        else:  # a folder: the recipe keeps its name and its digests
-            self._parameters["file"] = Path(name_of(found)).name
-            LOADED_FROM[self._loaded.digest] = str(Path(name_of(found)).absolute())
+        else:  # a file of the user's own: the recipe keeps its name and its digests
+            LOADED_FROM[self._loaded.digest] = str(found.path.absolute())
             self._parameters["config_digest"] = self._loaded.config_digest
-        if file is not None:
-            self._parameters["file"] = file.name
+        if file is not None or self._loaded.config_digest is not None:
+            self._parameters["file"] = found.path.name
         if self._dtype != torch.float32:
             self._parameters["dtype"] = NAMES_OF_DTYPES[self._dtype]
         self.input_side = self._loaded.input_side

@@ -63,7 +63,6 @@ class SAM2Embedder(Embedder):
         batch_size: crops per batch; None: chosen for the device.
         dtype: fp32, exact also on GPUs; bf16 or fp16 (autocast, and TF32 for the rest): faster on
             GPUs, with other vectors.
-        config: of a checkpoint, see :func:`~sam_detect.models.sam2.load_sam2`.
         digest: that the weights must have, from a library's recipe.
 
     Raises:
@@ -87,11 +86,10 @@ class SAM2Embedder(Embedder):
         *,
         batch_size: int | None = None,
         dtype: str = "fp32",
-        config: str | None = None,
         digest: str | None = None,
     ) -> None:
         self._occupancies = _checked(pooling, occupancies)
-        loaded = shared_sam2(model_size, config=config, device=device)
+        loaded = shared_sam2(model_size, device=device)
         where = loaded.device
         precision = resolve_dtype(dtype, where)
         found = loaded.digest[:16]
@@ -109,7 +107,6 @@ class SAM2Embedder(Embedder):
         if loaded.file is not None and not isinstance(model_size, LoadedSAM2):
             LOADED_FROM[found] = str(Path(model_size).expanduser().absolute())
         optional = {
-            "config_digest": loaded.config_digest,
             "occupancies": self._occupancies and list(self._occupancies),
             # "auto" is another precision on another machine: the recipe says which it was here
             "dtype": None if precision == torch.float32 else NAMES_OF_DTYPES[precision],

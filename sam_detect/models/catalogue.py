@@ -28,6 +28,12 @@ FILE = "file"
 """The parameter that is the name, without its folder, of a file or folder of the user's own."""
 DIGESTS = ("digest", "config_digest")
 DIGEST = re.compile(r"[0-9a-f]{16,64}")
+META_CONFIGS = (
+    "544b879e6a1eb7cf", "7f42aacf9d45c88d", "aab887b8a6f2a0f9", "ab30ec7eea6c2c5b",
+    "915f3ece3f104bec", "546bd6185c7a87d4", "ea48c16b343cdd37", "a9e679b09c57b88c",
+)  # fmt: skip
+"""What older versions wrote as the ``config_digest`` of the user's own SAM 2 checkpoint that has
+one of Meta's configurations, the only ones today."""
 CLIP_NAME = re.compile(r"\w[\w.+-]*/\w[\w.+-]*")
 LIKE_A_PLACE = re.compile(r"[/\\:~]|^\.")
 """In a text: it may be a path, an address or ``module:Class``."""
@@ -107,12 +113,13 @@ class SAM2Weights:
 
     Attributes:
         name: Meta's name, or the stem of the user's own file.
-        config: the configuration's name in the ``sam2`` package, or the path of a YAML file.
+        config: its configuration in the ``sam2`` package; None for the user's own file, whose
+            weights tell it.
         path: the checkpoint.
     """
 
     name: str
-    config: str
+    config: str | None
     path: Path
 
 
@@ -123,7 +130,8 @@ class CLIPWeights:
     Attributes:
         model: open_clip's name of the architecture, such as ``ViT-B-32``.
         pretrained: open_clip's tag of the weights, such as ``openai``; the tag also says how
-            pictures are prepared and which activation the model has.
+            pictures are prepared and which activation the model has. Empty for the user's own
+            file.
         path: the file.
     """
 
@@ -279,6 +287,8 @@ def checked_model(embedder: str, model: Mapping[str, Any]) -> dict[str, Any]:
     for name in DIGESTS:
         if name in found and not (isinstance(found[name], str) and DIGEST.fullmatch(found[name])):
             raise ValueError(f"its model's {name} should be hexadecimal, got {found[name]!r:.60}")
+    if embedder == "sam2" and found.get("config_digest") in META_CONFIGS:
+        del found["config_digest"]
     if FILE in found and "digest" not in found:
         raise ValueError("its model is a file without a digest")
     for name, choices in CHOICES.items():

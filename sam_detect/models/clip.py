@@ -1,13 +1,15 @@
 """CLIP models of ``open_clip``, loaded from files of this machine and from nowhere else.
 
-``open_clip.create_model`` only builds the architectures that open_clip itself describes. Its own
-loading of weights is not used: where reading with ``weights_only`` raises ``TypeError`` it tries
-again without, some of its models download parts, and it would run OpenAI's originals as
-programs. Models in folders are built by ``clip_config``.
+``open_clip.create_model`` builds the architectures that open_clip itself describes, and no others.
+Its own loading of weights is not used: where reading with ``weights_only`` raises ``TypeError`` it
+tries again without, some of its models download parts, and it would run OpenAI's originals as
+programs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,29 +27,18 @@ from open_clip.model import (
     resize_text_pos_embed,
 )
 from open_clip.pretrained import get_pretrained_cfg
-from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError, one_line
 from sam_detect.models.catalogue import CLIPWeights, clip_model
-from sam_detect.models.clip_config import FOLDER_CONFIG, FolderConfig, read_folder_config
-from sam_detect.models.reading import SAFETENSORS, Weights, count_numbers, read_weights
+from sam_detect.models.reading import Weights, read_weights
 from sam_detect.models.running import enough_memory, with_index
 from sam_detect.models.sharing import Shared, file_key
-from sam_detect.models.weights import checked_sha256, require_clip
+from sam_detect.models.weights import checked_sha256, own_file, require_clip
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of a SHA-256 that tell the weights of one recipe from others."""
-FOLDER = "local-dir:"
-"""open_clip's mark of a model that is a folder."""
-FOLDER_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +54,8 @@ class LoadedCLIP:
         dimension: length of the vectors.
         digest: of the weights file.
         device: where the model is.
-        config_digest: of the config of a folder; None for models that open_clip describes.
+        config_digest: of what open_clip says of the architecture of a file of the user's own; None
+            for weights that have a name.
     """
 
     name: str
@@ -86,18 +78,19 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
     """The weights that a name means.
 
     Args:
-        name: a name that :func:`~sam_detect.models.catalogue.clip_model` knows; or a folder with
-            ``open_clip_config.json`` and weights (as ``open_clip`` saves them). Where a name is
-            both, write the folder as a path: ``./NAME``.
+        name: a name that :func:`~sam_detect.models.catalogue.clip_model` knows; or the path of a
+            file of weights whose own name begins with open_clip's name of its architecture, as
+            ``ViT-B-32-cells.safetensors``.
         weights: the file to take instead of the one of this name on this machine.
 
     Raises:
         UnknownNameError: no model has this name.
         UnavailableError: its weights are not on this machine.
+        ConfigError: the name of the file does not tell the architecture.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not _is_known(name):
-        return CLIPWeights(f"{FOLDER}{folder.resolve()}", "", weights or _weights_in(folder))
+    own = None if _is_known(name) else own_file(name)
+    if own is not None:
+        return CLIPWeights(_architecture_of(own), "", weights or own)
     if weights is None:
         return require_clip(name)
     model = clip_model(name)
@@ -105,9 +98,7 @@ def find_clip(name: str, weights: Path | None = None) -> CLIPWeights:
 
 
 def _is_known(name: str) -> bool:
-    """Whether the catalogue has the name: no folder of the working directory may stand for it."""
-    if name.startswith((".", "~")) or Path(name).is_absolute():
-        return False
+    """Whether the catalogue has the name: no file of the working directory may stand for it."""
     try:
         clip_model(name)
     except UnknownNameError:
@@ -117,14 +108,20 @@ def _is_known(name: str) -> bool:
     return True
 
 
+def _architecture_of(file: Path) -> str:
+    """open_clip's architecture that the name of a file begins with."""
+    begun: list[str] = [each for each in open_clip.list_models() if file.name.startswith(each)]
+    if not begun:
+        raise ConfigError(
+            f"the architecture of the CLIP weights '{file}' is unknown: begin the file's name with "
+            f"open_clip's name of it, such as ViT-B-32-{file.name}"
+        )
+    return max(begun, key=len)
+
+
 def name_of(found: CLIPWeights) -> str:
     """One name for a model however it was asked for; :func:`find_clip` takes it again."""
-    folder = _folder_of(found)
-    return f"{found.model}/{found.pretrained}" if folder is None else str(folder)
-
-
-def _folder_of(found: CLIPWeights) -> Path | None:
-    return Path(found.model[len(FOLDER) :]) if found.model.startswith(FOLDER) else None
+    return f"{found.model}/{found.pretrained}" if found.pretrained else str(found.path)
 
 
 def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
@@ -140,9 +137,7 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     """
     digest = checked_sha256(found.path)[:DIGEST_LENGTH]
     state = read_weights(found.path)
-    folder = _folder_of(found)
-    described = None if folder is None else read_folder_config(folder)
-    model = _build(found, described, count_numbers(state))
+    model = _build(found)
     _load_weights(model, state, found)
     with enough_memory():
         model = model.to(device).eval().requires_grad_(False)
@@ -150,16 +145,17 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
     with torch.inference_mode():
         nothing = torch.zeros(1, *config.input_size, device=next(model.parameters()).device)
         dimension = int(model.encode_image(nothing).shape[1])
+    described = json.dumps(open_clip.get_model_config(found.model), sort_keys=True).encode()
     return LoadedCLIP(
         name=name_of(found),
         model=model,
         preprocess=image_transform_v2(config, is_train=False),
-        tokenize=_tokenizer(found, described),
+        tokenize=_tokenizer(found),
         input_side=int(np.max(config.size)),
         dimension=dimension,
         digest=digest,
         device=device,
-        config_digest=None if described is None else described.digest,
+        config_digest=None if found.pretrained else hashlib.sha256(described).hexdigest()[:16],
     )
 
 
@@ -167,12 +163,10 @@ _SHARED: Shared[LoadedCLIP] = Shared()
 
 
 def shared_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
-    """As :func:`load_clip`, but one model for all who ask for the same files and device, as long
-    as any of them holds it; loaded again if a file has changed. It must not be changed."""
-    folder = _folder_of(found)
-    files = [found.path] if folder is None else [found.path, folder / FOLDER_CONFIG]
+    """As :func:`load_clip`, but one model for all who ask for the same file and device, as long
+    as any of them holds it; loaded again if the file has changed. It must not be changed."""
     try:
-        known = tuple(file_key(path) for path in files)
+        known = file_key(found.path)
     except OSError:
         return load_clip(found, device=device)  # which says what is missing
     key = found.model, found.pretrained, known, with_index(device)
@@ -195,24 +189,11 @@ def encode_texts(loaded: LoadedCLIP, texts: Sequence[str]) -> torch.Tensor:
     return vectors
 
 
-def _weights_in(folder: Path) -> Path:
-    """The weights of a folder as open_clip saves it."""
-    if not (folder / FOLDER_CONFIG).is_file():
-        raise UnavailableError(f"the folder {folder} is no CLIP model: it has no {FOLDER_CONFIG}")
-    others = sorted(folder.glob(f"*{SAFETENSORS}"))
-    for path in [*(folder / each for each in FOLDER_WEIGHTS), *others]:
-        if path.is_file():
-            return path
-    raise UnavailableError(f"the folder {folder} has no weights (such as {FOLDER_WEIGHTS[0]})")
-
-
-def _build(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> Any:
+def _build(found: CLIPWeights) -> Any:
     """The architecture with open_clip's preprocessing for these weights, not yet filled."""
     tag = get_pretrained_cfg(found.model, found.pretrained) if found.pretrained else {}
     try:
         with _without_logs():
-            if described is not None:
-                return described.build(numbers)
             return open_clip.create_model(
                 found.model,
                 load_weights=False,
@@ -220,10 +201,6 @@ def _build(found: CLIPWeights, described: FolderConfig | None, numbers: int) -> 
                 force_quick_gelu=bool(tag.get("quick_gelu")),
                 force_preprocess_cfg=tag,
             )
-    except (KeyError, TypeError, ValueError, AssertionError, ArithmeticError) as error:
-        raise UnavailableError(
-            f"the config of the CLIP model '{found.model}' cannot be used: {one_line(error)}"
-        ) from error
     except (RuntimeError, OSError, ImportError) as error:
         raise UnavailableError(
             f"the CLIP model '{found.model}' cannot be built on this machine: {one_line(error)}"
@@ -252,25 +229,16 @@ def _load_weights(model: Any, state: Weights, found: CLIPWeights) -> None:
         ) from error
 
 
-def _tokenizer(
-    found: CLIPWeights, described: FolderConfig | None
-) -> Callable[[Sequence[str]], torch.Tensor]:
+def _tokenizer(found: CLIPWeights) -> Callable[[Sequence[str]], torch.Tensor]:
     """open_clip's tokenizer. One that needs files from the network says so once it is used."""
     made: Callable[[Sequence[str]], torch.Tensor]
+    text = (open_clip.get_model_config(found.model) or {}).get("text_cfg", {})
+    foreign = bool(text.get("hf_tokenizer_name"))
+    local = {"local_files_only": True, "trust_remote_code": False} if foreign else {}
     try:
         with _without_logs():
-            if described is None:
-                text = (open_clip.get_model_config(found.model) or {}).get("text_cfg", {})
-                foreign = bool(text.get("hf_tokenizer_name"))
-                local = {"local_files_only": True, "trust_remote_code": False} if foreign else {}
-                made = open_clip.get_tokenizer(found.model, **local)
-                return made
-            if not described.foreign_tokenizer:
-                own = described.model_cfg.text_cfg
-                kwargs = own.tokenizer_kwargs.model_dump() if own.tokenizer_kwargs else {}
-                made = SimpleTokenizer(context_length=own.context_length, **kwargs)
-                return made
-        reason = "tokenizers of transformers are not loaded from a folder"
+            made = open_clip.get_tokenizer(found.model, **local)
+            return made
     except Exception as error:  # what is missing differs from tokenizer to tokenizer
         reason = one_line(error)
 

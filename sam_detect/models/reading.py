@@ -43,12 +43,6 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def count_numbers(weights: Weights) -> int:
-    """How many numbers there really are: what several tensors share counts once."""
-    tensors = {tensor.untyped_storage().data_ptr(): tensor for tensor in weights.values()}
-    return sum(t.untyped_storage().nbytes() // t.element_size() for t in tensors.values())
-
-
 def _require_sound(weights: Mapping[str, Any], path: Path) -> None:
     """Refuses what is no tensor, claims more memory than the file has, or is NaN or infinite."""
     for name, value in weights.items():

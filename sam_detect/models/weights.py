@@ -15,11 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sam_detect.config import home_dir
-from sam_detect.errors import ConfigError, SamDetectError, UnavailableError
+from sam_detect.errors import SamDetectError, UnavailableError
 from sam_detect.models import efficientnet_lite0
 from sam_detect.models.catalogue import (
     DEFAULT,
-    SAM2_MODELS,
     CLIPWeights,
     Model,
     SAM2Weights,
@@ -118,26 +117,25 @@ def checked_sha256(path: Path) -> str:
     return sha256
 
 
-def require_sam2(model: str | Path, config: str | Path | None = None) -> SAM2Weights:
+def require_sam2(model: str | Path) -> SAM2Weights:
     """The SAM 2 checkpoint of a name, or of the path of a user's own file.
 
     Args:
         model: a size, one of Meta's names, or a path.
-        config: of a user's own file: the name of a configuration of the ``sam2`` package, or the
-            path of a YAML file. By default as :func:`config_of` says.
 
     Raises:
         UnavailableError: it is not on this machine; the message says what to do.
         UnknownNameError: neither a known name nor a file.
-        ConfigError: a file whose configuration is unknown.
     """
     name = str(model)
-    own = _own_file(name)
-    if own is not None:
-        return SAM2Weights(own.stem, str(config or config_of(own)), own)
-    found = sam2_model(name)
-    path = _require(found, f"SAM 2 model '{name}'")
-    return SAM2Weights(found.name, str(config or found.config), path)
+    own = own_file(name, known=find_sam2(name) is not None)
+    if own is None:
+        found = sam2_model(name)
+        return SAM2Weights(found.name, found.config, _require(found, f"SAM 2 model '{name}'"))
+    official = find_sam2(own.name)
+    if official is not None and find_weights(official) == own:
+        return SAM2Weights(official.name, official.config, own)
+    return SAM2Weights(own.stem, None, own)
 
 
 def require_clip(name: str) -> CLIPWeights:
@@ -215,37 +213,25 @@ def _require(model: Model, what: str) -> Path:
     return found
 
 
-def _own_file(name: str) -> Path | None:
-    """The user's own checkpoint that ``name`` is the path of; None if it names a model."""
+def own_file(name: str, *, known: bool = False) -> Path | None:
+    """The user's own file of weights that ``name`` is the path of; None if it names a model.
+
+    Args:
+        known: a model has this name. Then only a file with the ending of weights goes before it.
+
+    Raises:
+        UnavailableError: it is the path of a folder, or of a file that is not there.
+    """
     path = Path(name).expanduser()
     like_a_file = path.suffix.lower() in CHECKPOINT_SUFFIXES
     if (like_a_file or path.name != name) and path.is_file():
         return path
-    if find_sam2(name) is not None:
+    if known:
         return None
     if path.is_dir():
-        raise UnavailableError(f"'{name}' is a folder: name the checkpoint in it")
+        raise UnavailableError(f"'{name}' is a folder: name the file of weights in it")
     if like_a_file:
         raise UnavailableError(
-            f"there is no SAM 2 checkpoint '{name}': name a file of weights, or a model"
+            f"there is no checkpoint '{name}': name a file of weights, or a model"
         )
     return None
-
-
-def config_of(path: Path) -> str:
-    """The configuration of a user's own checkpoint: ``FILE.yaml`` in the folder of ``FILE.pt``,
-    else that of the model of Meta's that the file's name begins with.
-
-    Raises:
-        ConfigError: neither is there.
-    """
-    config = path.with_suffix(".yaml")
-    if config.is_file():
-        return str(config)
-    for model in SAM2_MODELS:
-        if path.stem.lower().startswith(model.name):
-            return model.config
-    raise ConfigError(
-        f"the configuration of the checkpoint '{path}' is unknown: put {config.name} into the "
-        f"same folder, or begin its name with that of a model, such as {SAM2_MODELS[0].name}"
-    )

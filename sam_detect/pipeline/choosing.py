@@ -141,6 +141,11 @@ def _of_own_file(settings: Settings, stored: Recipe, *, asked: bool) -> Embedder
         return made
     if asked:
         return _as_stored(stored, options, settings)
+    if made.parameters().get("digest") == stored.model["digest"]:
+        raise RecipeMismatchError(
+            f"the library was made with another configuration of the model '{file}', and only "
+            "those of sam2 and open_clip are read: reindex it (sam-detect library reindex)"
+        )
     raise RecipeMismatchError(
         f"the library was made with the model '{file}' (digest {stored.model['digest']}), and the "
         f"one given has the digest {made.parameters().get('digest')}: {again}"

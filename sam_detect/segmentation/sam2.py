@@ -71,7 +71,6 @@ class SAM2Segmenter(Segmenter):
             on its device.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         checkpoint: a checkpoint's path, instead of ``model_size``.
-        config: the checkpoint's config; by default the YAML file of the same name.
         points_per_side: points along a side of the grid, 1 to 256; None: 32. ``auto``: as the
             smallest example needs, see :func:`~._sam2_prompters.points_for`, from 16 to 256.
         points_per_batch: prompts of a decode batch; None: chosen for the device.
@@ -108,7 +107,6 @@ class SAM2Segmenter(Segmenter):
         device: str = "auto",
         *,
         checkpoint: str | Path | None = None,
-        config: str | Path | None = None,
         points_per_side: int | Literal["auto"] | None = None,
         points_per_batch: int | None = None,
         pred_iou_thresh: float = 0.8,
@@ -165,7 +163,7 @@ class SAM2Segmenter(Segmenter):
         require_number("max_proposals", max_proposals or 1, 1)
         require_number("points_per_batch", 1 if points_per_batch is None else points_per_batch, 1)
         self.max_proposals = max_proposals or None
-        loaded = shared_sam2(checkpoint or model_size, config=config, device=device)
+        loaded = shared_sam2(checkpoint or model_size, device=device)
         self.device, self.model_name = loaded.device, loaded.name
         self._side = int(loaded.model.image_size)
         self.dtype = resolve_dtype(dtype, self.device)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam_detect.models.sam2_config import build, read_config
+from sam_detect.models.sam2 import build
 
 
 def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
@@ -18,7 +18,7 @@ def seeded_sam2(config: str | Path, seed: int = 0) -> SAM2Base:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(read_config(str(config)), str(config)).eval().requires_grad_(False)
+        model = build(str(config)).eval().requires_grad_(False)
         for parameter in model.sam_mask_decoder.parameters():
             parameter.add_(torch.randn_like(parameter) / max(1, parameter.shape[-1]) ** 0.5)
     return model

@@ -24,10 +24,10 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     except ModuleNotFoundError:
         return {}
     from sam2_helpers import write_small_sam2
-    from small_models import clip_folder
+    from small_models import write_small_clip
 
     folder = tmp_path_factory.mktemp("models")
-    return {"sam2": write_small_sam2(folder, sure=True), "clip": clip_folder(folder / "clip")}
+    return {"sam2": write_small_sam2(folder, sure=True), "clip": write_small_clip(folder / "clip")}
 
 
 def _memory(_: Path, __: pytest.FixtureRequest) -> VectorStore:

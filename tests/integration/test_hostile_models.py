@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ pytest.importorskip("sam2")
 
 from cli_harness import DISCS, Command, box_around, in_this_process, saved  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
-from small_models import clip_folder  # noqa: E402
+from small_models import write_small_clip  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -27,10 +25,6 @@ SHELL = """model:
     _target_: sam2.modeling.sam2_base.torch.utils.collect_env.run
     _args_: ["echo run > danger"]
 """
-ALIASES = "a: &a [x]\n" + "".join(
-    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n"
-    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-)
 
 
 @pytest.fixture
@@ -41,13 +35,6 @@ def sam(
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "shapes.png")
     return in_this_process(capfd)
-
-
-def with_config(config: str) -> str:
-    """A sound checkpoint with another person's config next to it."""
-    path = write_small_sam2(Path())
-    path.with_suffix(".yaml").write_text(config, encoding="utf-8")
-    return f"./{path}"
 
 
 def edited(archive: Path, change: Callable[[dict[str, Any]], None], to: Path) -> Path:
@@ -64,16 +51,11 @@ def edited(archive: Path, change: Callable[[dict[str, Any]], None], to: Path) ->
 
 
 @pytest.mark.parametrize("part", ["segmenter", "embedder"])
-def test_a_config_beside_the_weights_runs_no_command(sam: Command, part: str) -> None:
-    model = with_config(SHELL)
-    sam("shapes.png", f"--{part}", "sam2", "--sam-model", model).failed(
-        "small.yaml", "image_encoder._target_", code=2
-    )
+def test_a_config_beside_the_weights_is_not_read(sam: Command, part: str) -> None:
+    path = write_small_sam2(Path())
+    path.with_suffix(".yaml").write_text(SHELL)
+    sam("shapes.png", f"--{part}", "sam2", "--sam-model", f"./{path}").worked()
     assert not Path("danger").exists()
-
-
-def test_a_config_of_aliases_takes_no_memory(sam: Command) -> None:
-    sam("shapes.png", "--sam-model", with_config(ALIASES + SHELL)).failed("alias", code=2)
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -148,7 +130,7 @@ def test_what_a_recipe_names_is_never_loaded(
     sam: Command, exported: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything that the recipes name is there, and would leave a trace if it were read."""
-    theirs = clip_folder(Path("theirs/clip")).parent
+    theirs = write_small_clip(Path("theirs/clip")).parents[1]
     (theirs / "m.pt").write_bytes(Path("small.pt").read_bytes())
     (theirs / "m.yaml").write_text(SHELL)
     (theirs / "code.py").write_text("open('danger', 'w')\nclass Embedder: pass\n")
@@ -176,9 +158,7 @@ def test_an_imported_library_runs_no_command(sam: Command, exported: Path) -> No
     edited(exported, change, Path("bad.zip"))
     sam("library", "import", "bad.zip", "--library", "theirs").worked()
     sam("detect", "shapes.png", "--library", "theirs").failed("'m.pt'", "--sam-model", code=2)
-    sam("detect", "shapes.png", "--library", "theirs", "--sam-model", evil / "m.pt").failed(
-        "image_encoder._target_", code=2
-    )
+    sam("detect", "shapes.png", "--library", "theirs", "--sam-model", evil / "m.pt").worked()
     assert not Path("danger").exists()
 
 
@@ -189,80 +169,19 @@ def test_a_library_with_a_file_is_carried_and_asks_for_it(sam: Command, exported
     assert any(each["best_label"] == "disc" for each in found["detections"])
 
 
-# Folders of CLIP
-
-FOREIGN: dict[str, tuple[Change, str]] = {
-    "a language model": (
-        lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="theirs/code"), "hf_model_name",
-    ),
-    "a vision model of a hub": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="hf-hub:theirs/code"),
-        "no architecture of timm",
-    ),
-    "a vision model of a folder": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="local-dir:theirs"),
-        "no architecture of timm",
-    ),
-    "a class": (lambda c: c["model_cfg"].update(_target_="os.system"), "_target_"),
-    "arguments of a class": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(act_kwargs={"inplace": True}), "act_kwargs",
-    ),
-    "a huge picture": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(image_size=10**6), "image_size",
-    ),
-    "many words": (
-        lambda c: c["model_cfg"]["text_cfg"].update(vocab_size=900_000, width=4096), "weights",
-    ),
-    "many layers": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(layers=128, width=4096), "weights",
-    ),
-    "a large model of timm": (
-        lambda c: c["model_cfg"]["vision_cfg"].update(
-            timm_model_name="eva02_enormous_patch14_clip_224"), "weights",
-    ),
-    "no text": (lambda c: c["model_cfg"].pop("text_cfg"), "text_cfg"),
-    "another form": (lambda c: c.update(model_cfg=[1]), "cannot be used"),
-    "no numbers": (lambda c: c["preprocess_cfg"].update(std=[0, 0, 0]), "std"),
-}  # fmt: skip
+# Files and folders of CLIP
 
 
-@pytest.mark.parametrize("name", FOREIGN)
-def test_a_folder_of_clip_is_built_of_open_clips_towers_only(
-    sam: Command, tmp_path: Path, name: str
-) -> None:
-    folder = clip_folder(tmp_path / "clip")
-    config = folder / "open_clip_config.json"
-    content = json.loads(config.read_text())
-    change, said = FOREIGN[name]
-    change(content)
-    config.write_text(json.dumps(content))
-    sam("shapes.png", "--clip-model", folder).failed(str(folder), said, code=2)
+def test_a_folder_of_clip_is_not_read(sam: Command, tmp_path: Path) -> None:
+    folder = write_small_clip(tmp_path / "clip").parent
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {"_target_": "os.system"}}')
+    sam("shapes.png", "--clip-model", folder).failed(f"'{folder}' is a folder", code=2)
 
 
-def test_a_tokenizer_in_a_folder_is_not_loaded(
-    sam: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = clip_folder(tmp_path / "clip")
-    config = folder / "open_clip_config.json"
-    content = json.loads(config.read_text())
-    content["model_cfg"]["text_cfg"] |= {
-        "hf_tokenizer_name": "theirs", "tokenizer_kwargs": {"trust_remote_code": True},
-    }  # fmt: skip
-    config.write_text(json.dumps(content))
-    transformers = ModuleType("transformers")
-    used: list[str] = []
-    transformers.__getattr__ = used.append  # type: ignore[method-assign]
-    monkeypatch.setitem(sys.modules, "transformers", transformers)
-    sam("shapes.png", "--clip-model", folder).worked()
-    sam("shapes.png", "--clip-model", folder, "--labeller", "text", "--text-labels", "disc").failed(
-        "tokenizers of transformers are not loaded from a folder", code=2
-    )
-    assert not used
-
-
-def test_a_folder_here_does_not_stand_for_a_model_of_the_catalogue(
+def test_a_file_here_does_not_stand_for_a_model_of_the_catalogue(
     sam: Command, tmp_path: Path
 ) -> None:
-    clip_folder(tmp_path / "ViT-B-32" / "openai")
+    weights = write_small_clip(tmp_path)
+    (tmp_path / "ViT-B-32").mkdir()
+    weights.rename(tmp_path / "ViT-B-32" / "openai")
     sam("shapes.png", "--clip-model", "ViT-B-32/openai").failed("download-models", code=2)
-    sam("shapes.png", "--clip-model", "./ViT-B-32/openai").worked()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cli_harness import DISCS, SQUARES, Command, at, box_around, drawn, in_this_process, saved
 from sam2_helpers import write_small_sam2
-from small_models import clip_folder
+from small_models import write_small_clip
 
 from sam_detect import SAMDetect
 from sam_detect.embedding import SAM2Embedder
@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clip_folder(tmp_path_factory.mktemp("clip"))
+    return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -122,7 +122,6 @@ def test_a_model_that_is_gone_or_changed_is_said(
     sam("learn", picture, *asked(path), "--label", "disc", "--box", box_around(*DISCS[0])).worked()
     renamed = path.with_name("renamed.pt")
     renamed.write_bytes(path.read_bytes())
-    renamed.with_suffix(".yaml").write_text(path.with_suffix(".yaml").read_text())
     sam("detect", picture, *asked(renamed)).worked()
     sam("detect", picture, "--sam-model", renamed, "--points-per-side", "2").worked()
     again = ("learn", picture, *asked(renamed), "--label", "disc", "--box", box_around(*DISCS[1]))
@@ -130,7 +129,7 @@ def test_a_model_that_is_gone_or_changed_is_said(
     write_small_sam2(tmp_path / "models", seed=1)
     sam("detect", picture, "--sam-model", path).failed("has the digest", path.name, code=2)
     path.unlink()
-    sam("detect", picture, *asked(path)).failed("no SAM 2 checkpoint", str(path), code=2)
+    sam("detect", picture, *asked(path)).failed("no checkpoint", str(path), code=2)
 
 
 def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path) -> None:
@@ -154,16 +153,20 @@ def test_names_are_found_by_their_texts(sam: Command, picture: Path, clip: Path)
     assert {each["best_label"] for each in found["detections"]} == {"disc"}, "the library's names"
 
 
-def test_settings_in_the_config_of_a_checkpoint_are_part_of_the_model(
-    sam: Command, picture: Path, tmp_path: Path
+def test_a_library_of_a_config_that_is_no_longer_read_says_so(
+    sam: Command, picture: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_small_sam2(tmp_path / "models")
-    sam("learn", picture, *asked(path), "--label", "disc", "--box", box_around(*DISCS[0])).worked()
-    config = path.with_suffix(".yaml")
-    config.write_text("# a comment\n" + config.read_text())
-    sam("detect", picture, *asked(path)).worked()
-    config.write_text(config.read_text().replace("image_size: 256", "image_size: 512"))
-    sam("detect", picture, "--sam-model", path).failed("the model 'small.pt'", code=2)
+    def older(self: SAM2Embedder) -> dict[str, Any]:
+        return {**self._parameters, "config_digest": "0" * 16}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SAM2Embedder, "parameters", older)
+        learn = ("learn", picture, "--label", "disc", "--box", box_around(*DISCS[0]))
+        sam(*learn, *asked(checkpoint)).worked()
+    detect = ("detect", picture, "--sam-model", checkpoint)
+    sam(*detect).failed("another configuration of the model 'small.pt'", "reindex", code=2)
+    sam("library", "reindex", *asked(checkpoint)[2:]).worked()
+    sam(*detect).worked()
 
 
 # Python

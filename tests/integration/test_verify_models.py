@@ -10,7 +10,7 @@ import pytest
 import torch
 from cli_harness import Command, in_this_process
 from sam2_helpers import write_small_sam2
-from small_models import clip_folder
+from small_models import write_small_clip
 
 from sam_detect import verification
 from sam_detect.models.weights import sha256_of
@@ -28,7 +28,7 @@ def sam(capfd: pytest.CaptureFixture[str]) -> Command:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Small models: only what is said is tested here."""
     folder = tmp_path_factory.mktemp("models")
-    return write_small_sam2(folder / "sam2", sure=True), clip_folder(folder / "clip")
+    return write_small_sam2(folder / "sam2", sure=True), write_small_clip(folder / "clip")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-from sam2_helpers import small_config, write_small_sam2  # noqa: E402
+from sam2_helpers import CONFIG, write_small_sam2  # noqa: E402
 
 from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
 from sam_detect.errors import UnavailableError  # noqa: E402
@@ -25,11 +25,9 @@ from scripts.dev.bench.suites import Options, run_suite  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Measurements:
-    config = tmp_path_factory.mktemp("models") / "small.yaml"
-    config.write_text(small_config(), encoding="utf-8")
+def measured() -> Measurements:
     workload = Workload(
-        config=str(config), picture_side=160, per_side=10, large_side=300, large_per_side=4,
+        config=str(CONFIG), picture_side=160, per_side=10, large_side=300, large_per_side=4,
         large_masks=20, prompts=4, embedded=2, threads=1,
     )  # fmt: skip
     measurements = Measurements(repeat=1)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_models import clip_folder, official_clip, small_clip
+from small_models import official_clip, small_clip, write_small_clip
 
 from sam_detect.embedding.clip import CLIPEmbedder
 from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
@@ -24,7 +24,6 @@ from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
 from sam_detect.fading.context import faded
 from sam_detect.models.catalogue import CLIPWeights
 from sam_detect.models.clip import find_clip, load_clip
-from sam_detect.models.clip_config import read_folder_config
 from sam_detect.models.running import in_batches
 from sam_detect.types import Crop, FadedCrop
 
@@ -36,13 +35,13 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clip_folder(tmp_path_factory.mktemp("clip"))
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
-def embedder(folder: Path) -> CLIPEmbedder:
-    return CLIPEmbedder(str(folder), device="cpu", batch_size=3)
+def embedder(small: Path) -> CLIPEmbedder:
+    return CLIPEmbedder(str(small), device="cpu", batch_size=3)
 
 
 def crop(seed: int, height: int = 40, width: int = 40, fade: Any = None) -> FadedCrop:
@@ -61,8 +60,8 @@ def crops() -> list[FadedCrop]:
     return [crop(i, *size, fade=fades[i % 3]) for i, size in enumerate(sizes)]
 
 
-def officially(folder: Path, images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    model, preprocess, _ = official_clip(folder)
+def officially(small: Path, images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    model, preprocess, _ = official_clip(small)
     with torch.no_grad():
         rows = [
             model.encode_image(preprocess(Image.fromarray(image))[None], normalize=True)
@@ -71,14 +70,14 @@ def officially(folder: Path, images: list[npt.NDArray[np.uint8]]) -> npt.NDArray
     return torch.cat(rows).numpy()
 
 
-def test_parity_of_crops_with_open_clip(folder: Path, embedder: CLIPEmbedder) -> None:
-    expected = officially(folder, [each.image_rgb for each in crops()])
+def test_parity_of_crops_with_open_clip(small: Path, embedder: CLIPEmbedder) -> None:
+    expected = officially(small, [each.image_rgb for each in crops()])
     np.testing.assert_allclose(embedder.embed(crops()), expected, atol=TOLERANCE)
 
 
-def test_parity_of_texts_with_open_clip(folder: Path, embedder: CLIPEmbedder) -> None:
+def test_parity_of_texts_with_open_clip(small: Path, embedder: CLIPEmbedder) -> None:
     texts = ["a photo of a nut", "a date", ""]
-    model, _, tokenizer = official_clip(folder)
+    model, _, tokenizer = official_clip(small)
     with torch.no_grad():
         expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
     np.testing.assert_allclose(embedder.embed_texts(texts), expected, atol=TOLERANCE)
@@ -118,16 +117,16 @@ def test_vectors_keep_the_interface(embedder: CLIPEmbedder) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
 def test_the_size_of_batches_changes_nothing(
-    folder: Path, embedder: CLIPEmbedder, batch_size: int
+    small: Path, embedder: CLIPEmbedder, batch_size: int
 ) -> None:
-    other = CLIPEmbedder(str(folder), device="cpu", batch_size=batch_size)
+    other = CLIPEmbedder(str(small), device="cpu", batch_size=batch_size)
     np.testing.assert_allclose(other.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
 
 
-def test_parameters_make_it_again(folder: Path, embedder: CLIPEmbedder) -> None:
+def test_parameters_make_it_again(small: Path, embedder: CLIPEmbedder) -> None:
     parameters = json.loads(json.dumps(embedder.parameters()))
-    assert parameters["file"] == folder.name, "and no path"
-    again = CLIPEmbedder(str(folder), digest=parameters["digest"], device="cpu")
+    assert parameters["file"] == small.name, "and no path"
+    again = CLIPEmbedder(str(small), digest=parameters["digest"], device="cpu")
     assert again.parameters() == parameters
     np.testing.assert_allclose(again.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
 
@@ -135,59 +134,20 @@ def test_parameters_make_it_again(folder: Path, embedder: CLIPEmbedder) -> None:
 def test_other_weights_than_those_of_the_recipe_are_refused(
     embedder: CLIPEmbedder, tmp_path: Path
 ) -> None:
-    other = clip_folder(tmp_path, seed=1)
+    other = write_small_clip(tmp_path, seed=1)
     digest = embedder.parameters()["digest"]
     with pytest.raises(UnavailableError, match="not those that the library was made with"):
         CLIPEmbedder(str(other), digest=digest, device="cpu")
 
 
 def test_a_lower_precision_is_another_recipe_with_near_vectors(
-    folder: Path, embedder: CLIPEmbedder
+    small: Path, embedder: CLIPEmbedder
 ) -> None:
-    lower = CLIPEmbedder(str(folder), device="cpu", dtype="bf16")
+    lower = CLIPEmbedder(str(small), device="cpu", dtype="bf16")
     assert lower.parameters() == {**embedder.parameters(), "dtype": "bf16"}
     found, exact = lower.embed(crops()), embedder.embed(crops())
     assert not np.array_equal(found, exact)
     assert (found * exact).sum(axis=1).min() > 0.995
-
-
-# Configs of folders
-
-OFFICIAL = {name: open_clip.get_model_config(name) for name in open_clip.list_models()}
-
-
-def official_in(folder: Path, name: str) -> Path:
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": OFFICIAL[name]}))
-    return folder
-
-
-def test_the_configs_of_open_clip_itself_are_read_from_folders(tmp_path: Path) -> None:
-    foreign = {
-        name
-        for name, config in OFFICIAL.items()
-        if "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config
-    }
-    own = OFFICIAL.keys() - foreign
-    assert len(own) > 100
-    for name in own:
-        found = read_folder_config(official_in(tmp_path, name))
-        assert found.model_cfg.embed_dim == OFFICIAL[name]["embed_dim"]
-    for name in foreign:
-        with pytest.raises(UnavailableError, match="only open_clip's own towers"):
-            read_folder_config(official_in(tmp_path, name))
-
-
-@pytest.mark.parametrize(
-    "name", ["ViT-B-32-quickgelu", "RN50", "ViT-B-16-SigLIP", "ViT-H-14-CLIPA"]
-)
-def test_a_folders_config_gives_open_clips_own_model(name: str, tmp_path: Path) -> None:
-    with torch.device("meta"):
-        ours = read_folder_config(official_in(tmp_path, name)).build(10**10)
-        official = open_clip.create_model(name, load_weights=False, device="meta")
-    assert str(ours) == str(official)
-    shapes = {key: value.shape for key, value in official.state_dict().items()}
-    assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
-    assert ours.visual.preprocess_cfg["size"] == official.visual.preprocess_cfg["size"]
 
 
 # Names
@@ -231,7 +191,7 @@ def as_state_dict(path: Path, state: Any) -> Path:
 
 @pytest.mark.parametrize("form", ["plain", "state_dict", "module", "safetensors"])
 def test_weights_come_in_several_forms(
-    form: str, folder: Path, embedder: CLIPEmbedder, tmp_path: Path
+    form: str, small: Path, embedder: CLIPEmbedder, tmp_path: Path
 ) -> None:
     state: dict[str, Any] = dict(small_clip().state_dict())
     if form == "safetensors":
@@ -245,7 +205,7 @@ def test_weights_come_in_several_forms(
         )
         state = {"epoch": 3, "state_dict": state} if form == "state_dict" else state
         path = as_state_dict(tmp_path / "weights.pt", state)
-    found = CLIPEmbedder(str(folder), weights=path, device="cpu")
+    found = CLIPEmbedder(str(small), weights=path, device="cpu")
     np.testing.assert_allclose(found.embed(crops()), embedder.embed(crops()), atol=TOLERANCE)
     assert found.parameters()["file"] == path.name
     assert str(path.parent) not in json.dumps(found.parameters())
@@ -261,7 +221,7 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_file_is_never_executed(folder: Path, tmp_path: Path) -> None:
+def test_a_file_is_never_executed(small: Path, tmp_path: Path) -> None:
     target = tmp_path / "executed"
     for name in ("a.pt", "b.bin"):
         path = tmp_path / name
@@ -270,25 +230,25 @@ def test_a_file_is_never_executed(folder: Path, tmp_path: Path) -> None:
         else:
             path.write_bytes(pickle.dumps({"weights": Evil(target)}, 2))
         with pytest.raises(UnavailableError, match=r"never done") as caught:
-            CLIPEmbedder(str(folder), weights=path, device="cpu")
+            CLIPEmbedder(str(small), weights=path, device="cpu")
         assert "\n" not in str(caught.value)
         assert not target.exists()
 
 
-def test_a_torchscript_archive_is_refused_with_the_way_out(folder: Path, tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_refused_with_the_way_out(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "ViT-B-32.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer torch would rather export
         torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), str(path))
     with pytest.raises(UnavailableError, match=r"TorchScript.*\.safetensors"):
-        CLIPEmbedder(str(folder), weights=path, device="cpu")
+        CLIPEmbedder(str(small), weights=path, device="cpu")
 
 
-def damaged(kind: str, folder: Path, path: Path) -> Path:
-    state = load_file(folder / "open_clip_model.safetensors")
+def damaged(kind: str, small: Path, path: Path) -> Path:
+    state = load_file(small)
     if kind == "truncated safetensors":
         path = path.with_suffix(".safetensors")
-        whole = (folder / "open_clip_model.safetensors").read_bytes()
+        whole = small.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     elif kind == "truncated":
         as_state_dict(path, state)
@@ -326,38 +286,52 @@ def damaged(kind: str, folder: Path, path: Path) -> Path:
         ("missing", "there is no weights file"),
     ],
 )
-def test_a_bad_file_is_said_in_one_line(kind: str, said: str, folder: Path, tmp_path: Path) -> None:
-    path = damaged(kind, folder, tmp_path / "weights.pt")
+def test_a_bad_file_is_said_in_one_line(kind: str, said: str, small: Path, tmp_path: Path) -> None:
+    path = damaged(kind, small, tmp_path / "weights.pt")
     with pytest.raises(UnavailableError, match=said) as caught:
-        CLIPEmbedder(str(folder), weights=path, device="cpu")
+        CLIPEmbedder(str(small), weights=path, device="cpu")
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("config", ["{", "{}", '{"model_cfg": {"embed_dim": 3}}', "[]"])
-def test_a_bad_config_is_said_in_one_line(config: str, folder: Path, tmp_path: Path) -> None:
-    other = clip_folder(tmp_path)
-    (other / "open_clip_config.json").write_text(config)
-    with pytest.raises(UnavailableError, match=r"config|built") as caught:
-        CLIPEmbedder(str(other), device="cpu")
-    assert "\n" not in str(caught.value)
+def test_the_name_of_a_file_tells_the_architecture(small: Path, tmp_path: Path) -> None:
+    quick = tmp_path / "ViT-B-32-quickgelu_cells.safetensors"
+    quick.write_bytes(small.read_bytes())
+    assert find_clip(str(quick)) == CLIPWeights("ViT-B-32-quickgelu", "", quick)
+    with pytest.raises(UnavailableError, match="do not fit the CLIP model 'ViT-B-32-quickgelu'"):
+        CLIPEmbedder(str(quick), device="cpu")
+    nameless = quick.rename(tmp_path / "cells.safetensors")
+    with pytest.raises(ConfigError, match=r"begin the file's name with open_clip's name of it"):
+        find_clip(str(nameless))
 
 
-def test_a_folder_that_is_no_model_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match=r"no open_clip_config.json"):
+def test_the_architecture_is_part_of_the_model(tmp_path: Path) -> None:
+    """Nothing in the weights tells which activation they were trained with."""
+    given = {}
+    for name in ("small-clip", "small-clip-other"):
+        config = json.loads((Path(__file__).parents[1] / "fixtures/small-clip.json").read_text())
+        (tmp_path / f"{name}.json").write_text(json.dumps({**config, "quick_gelu": True}))
+        if name != "small-clip":
+            open_clip.add_model_config(tmp_path / f"{name}.json")
+        weights = write_small_clip(tmp_path).rename(tmp_path / f"{name}_x.safetensors")
+        given[name] = CLIPEmbedder(str(weights), device="cpu").parameters()
+    one, other = given.values()
+    assert one["digest"] == other["digest"]
+    assert one["config_digest"] != other["config_digest"]
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"is a folder: name the file of weights in it"):
         CLIPEmbedder(str(tmp_path), device="cpu")
-    (tmp_path / "open_clip_config.json").write_text("{}")
-    with pytest.raises(UnavailableError, match=r"has no weights"):
-        CLIPEmbedder(str(tmp_path), device="cpu")
 
 
-def test_loading_says_nothing_by_itself(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    load_clip(find_clip(str(folder)), device=CPU)
+def test_loading_says_nothing_by_itself(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_clip(find_clip(str(small)), device=CPU)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_weights_of_a_name_are_loaded_as_its_model(folder: Path, tmp_path: Path) -> None:
-    found = CLIPWeights("ViT-B-32", "openai", folder / "open_clip_model.safetensors")
+def test_the_weights_of_a_name_are_loaded_as_its_model(small: Path, tmp_path: Path) -> None:
+    found = CLIPWeights("ViT-B-32", "openai", small)
     with pytest.raises(UnavailableError, match="do not fit the CLIP model 'ViT-B-32'"):
         load_clip(found, device=CPU)
 
@@ -365,11 +339,11 @@ def test_the_weights_of_a_name_are_loaded_as_its_model(folder: Path, tmp_path: P
 # Devices
 
 
-def test_a_device_that_is_not_here_is_said(folder: Path) -> None:
+def test_a_device_that_is_not_here_is_said(small: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ConfigError, match="cuda"):
-        CLIPEmbedder(str(folder), device="cuda")
+        CLIPEmbedder(str(small), device="cuda")
 
 
 def test_batches_are_halved_until_the_memory_suffices() -> None:
@@ -386,9 +360,9 @@ def test_batches_are_halved_until_the_memory_suffices() -> None:
 
 
 def test_a_model_that_runs_out_of_memory_gives_the_same_vectors(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedder = CLIPEmbedder(str(folder), device="cpu", batch_size=8)
+    embedder = CLIPEmbedder(str(small), device="cpu", batch_size=8)
     expected = embedder.embed(crops()), embedder.embed_texts([*"abcde"])
     model, asked = embedder._loaded.model, []
 

@@ -20,7 +20,7 @@ pytest.importorskip("sam2")
 
 import skimage.data  # noqa: E402
 from sam2_helpers import write_small_sam2  # noqa: E402
-from small_models import clip_folder  # noqa: E402
+from small_models import write_small_clip  # noqa: E402
 
 from sam_detect.embedding.clip import CLIPEmbedder  # noqa: E402
 from sam_detect.embedding.sam2 import SAM2Embedder  # noqa: E402
@@ -130,7 +130,7 @@ def crops(count: int = 20) -> list[FadedCrop]:
 
 
 def test_vectors_in_batches_are_those_of_the_cpu(small: Path, tmp_path: Path) -> None:
-    folder = str(clip_folder(tmp_path / "clip"))
+    folder = str(write_small_clip(tmp_path / "clip"))
     for make, tolerance in (
         (lambda device: SAM2Embedder(small, device), 1e-4),
         (lambda device: CLIPEmbedder(folder, device), 1e-4),

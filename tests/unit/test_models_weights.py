@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from model_files import by_hand, in_cache, put
 
-from sam_detect.errors import ConfigError, UnavailableError, UnknownNameError
+from sam_detect.errors import UnavailableError, UnknownNameError
 from sam_detect.models import weights
 from sam_detect.models.catalogue import clip_model, sam2_model
 from sam_detect.models.weights import (
@@ -97,36 +97,18 @@ def test_no_model_is_available_under_a_wrong_name() -> None:
 
 
 class TestOwnCheckpoint:
-    def test_the_configuration_beside_it(self, tmp_path: Path) -> None:
-        path, config = put(tmp_path / "cells.pt"), put(tmp_path / "cells.yaml")
-        found = require_sam2(str(path))
-        assert (found.name, found.config, found.path) == ("cells", str(config), path)
-        assert available_sam2(str(path))
-
-    def test_the_configuration_asked_for(self, tmp_path: Path) -> None:
+    def test_its_weights_tell_the_model(self, tmp_path: Path) -> None:
         path = put(tmp_path / "cells.pt")
         put(tmp_path / "cells.yaml")
-        assert require_sam2(str(path), "configs/sam2/sam2_hiera_t.yaml").config == (
-            "configs/sam2/sam2_hiera_t.yaml"
-        )
+        found = require_sam2(str(path))
+        assert (found.name, found.config, found.path) == ("cells", None, path)
+        assert available_sam2(str(path))
 
-    @pytest.mark.parametrize(
-        ("name", "config"),
-        [
-            ("sam2.1_hiera_large.pt", "configs/sam2.1/sam2.1_hiera_l.yaml"),
-            ("sam2_hiera_tiny_epoch_3.pth", "configs/sam2/sam2_hiera_t.yaml"),
-            ("SAM2.1_hiera_base_plus-cells.pt", "configs/sam2.1/sam2.1_hiera_b+.yaml"),
-        ],
-    )
-    def test_the_model_that_its_name_begins_with(
-        self, tmp_path: Path, name: str, config: str
-    ) -> None:
-        assert require_sam2(str(put(tmp_path / name))).config == config
-
-    def test_without_any_of_these(self, tmp_path: Path) -> None:
-        path = put(tmp_path / "cells.pt")
-        with pytest.raises(ConfigError, match=r"put cells.yaml into the same folder"):
-            require_sam2(str(path))
+    def test_the_path_of_one_of_metas_that_is_here_is_its_name(self, tmp_path: Path) -> None:
+        path = in_cache(sam2_model("tiny"))
+        assert require_sam2(path) == require_sam2("tiny")
+        other = put(tmp_path / path.name)
+        assert require_sam2(other).config is None
 
     def test_a_file_in_this_folder_goes_before_the_model_of_its_name(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +122,7 @@ class TestOwnCheckpoint:
         assert require_sam2("tiny").path == kept
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UnavailableError, match=r"no SAM 2 checkpoint '.*gone.pt'"):
+        with pytest.raises(UnavailableError, match=r"no checkpoint '.*gone.pt'"):
             require_sam2(str(tmp_path / "gone.pt"))
         with pytest.raises(UnavailableError, match="is a folder"):
             require_sam2(str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 from sam_detect.config import Settings
 from sam_detect.errors import RecipeMismatchError
 from sam_detect.interfaces import Embedder
-from sam_detect.models.catalogue import checked_model, names_a_place
+from sam_detect.models.catalogue import META_CONFIGS, checked_model, names_a_place
 from sam_detect.pipeline.choosing import choose_features
 from sam_detect.registry import BUILT_IN, load_class
 from sam_detect.types import Recipe
@@ -63,6 +63,13 @@ def test_a_path_of_an_older_version_is_a_files_name(name: str) -> None:
     for path in ("/home/me/models/cells.pt", "C:\\models\\cells.pt", "cells.pt"):
         found = checked_model(name, {key: path, "digest": DIGEST})
         assert found == {"file": "cells.pt", "digest": DIGEST}
+
+
+def test_a_config_of_metas_that_an_older_version_wrote_down_is_the_only_one_there_is() -> None:
+    model = {"file": "cells.pt", "digest": DIGEST, "pooling": "crop"}
+    assert checked_model("sam2", {**model, "config_digest": META_CONFIGS[0]}) == model
+    other = {**model, "config_digest": "0" * 16}
+    assert checked_model("sam2", other) == other
 
 
 def test_names_of_the_catalogue_stay() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
-from sam2_helpers import write_small_sam2
+from sam2_helpers import small_model, write_small_sam2
 from torch.nn.functional import interpolate
 
 from sam_detect import SAMDetect
@@ -20,7 +20,7 @@ from sam_detect.embedding.sam2 import SAM2Embedder, window
 from sam_detect.errors import ConfigError, MaskError, SamDetectError, UnavailableError
 from sam_detect.fading import BlurFade, GaussianFade, IdentityFade
 from sam_detect.fading.context import cut, faded
-from sam_detect.models.sam2 import load_sam2
+from sam_detect.models.sam2 import LoadedSAM2, load_sam2, shared_sam2
 from sam_detect.models.sam2_features import SAM2Features, bilinear_rows
 from sam_detect.types import Crop, FadedCrop, Frame, Masks
 from sam_detect.types.masks import BoolArray
@@ -66,8 +66,8 @@ def crops() -> list[FadedCrop]:
     return [crop(i, *size, fade=fades[i % 3]) for i, size in enumerate(sizes)]
 
 
-def official_predictor(checkpoint: Path) -> SAM2ImagePredictor:
-    predictor = SAM2ImagePredictor(load_sam2(checkpoint, device=CPU).model)
+def official_predictor(model: Path | LoadedSAM2) -> SAM2ImagePredictor:
+    predictor = SAM2ImagePredictor(shared_sam2(model, device="cpu").model)
     side = predictor.model.image_size
     # The official predictor knows the sizes of 1024-pixel models only.
     predictor._bb_feat_sizes = [(side // 4,) * 2, (side // 8,) * 2, (side // 16,) * 2]
@@ -110,11 +110,11 @@ def test_parity_of_crops_with_the_official_predictor(
 def test_parity_of_features_with_the_official_predictor(
     tmp_path: Path, flags: dict[str, bool]
 ) -> None:
-    path = write_small_sam2(tmp_path, seed=3, **flags)
-    predictor = official_predictor(path)
+    loaded = small_model(tmp_path, seed=3, **flags)
+    predictor = official_predictor(loaded)
     image = crop(0, 90, 130).image_rgb
     predictor.set_image(image)
-    found = SAM2Features(load_sam2(path, device=CPU))([image])
+    found = SAM2Features(loaded)([image])
     torch.testing.assert_close(found, predictor._features["image_embed"], atol=1e-6, rtol=1e-6)
 
 
@@ -379,7 +379,6 @@ def test_parameters_make_it_again(checkpoint: Path, options: dict[str, Any]) -> 
     made = SAM2Embedder(checkpoint, device="cpu", **options)
     parameters = json.loads(json.dumps(made.parameters()))
     assert parameters.pop("file") == checkpoint.name, "and no path"
-    assert len(parameters.pop("config_digest")) == 16
     again = SAM2Embedder(checkpoint, **parameters, device="cpu")
     assert again.parameters() == made.parameters()
     for name, value in options.items():

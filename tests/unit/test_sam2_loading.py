@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +15,17 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
-import sam2  # noqa: E402
 from model_files import in_cache  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from sam2.build_sam import build_sam2  # noqa: E402
-from sam2_helpers import SIDE, small_config, write_small_sam2  # noqa: E402
+from sam2_helpers import CONFIG, SIDE, write_small_sam2  # noqa: E402
 
 from sam_detect.errors import ConfigError, SamDetectError, UnavailableError  # noqa: E402
 from sam_detect.models import sam2 as loading  # noqa: E402
-from sam_detect.models.catalogue import sam2_model  # noqa: E402
+from sam_detect.models.catalogue import SAM2_MODELS, SAM2Weights, sam2_model  # noqa: E402
 from sam_detect.models.running import resolve_device, resolve_dtype  # noqa: E402
-from sam_detect.models.sam2 import LoadedSAM2, load_sam2  # noqa: E402
-from sam_detect.models.sam2_config import (  # noqa: E402
-    DECODER_EXTRAS,
-    HieraPart,
-    build,
-    digest_of,
-    read_config,
-)
-from sam_detect.models.weights import SAM2Weights  # noqa: E402
+from sam_detect.models.sam2 import LoadedSAM2, build, load_sam2  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -45,13 +35,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_sam2(tmp_path_factory.mktemp("models"))
 
 
-def load(path: Path, config: str | Path | None = None) -> LoadedSAM2:
-    return load_sam2(path, config=config, device=CPU)
+def load(path: Path) -> LoadedSAM2:
+    return load_sam2(path, device=CPU)
 
 
-def error_of(path: Path, config: str | Path | None = None) -> str:
+def error_of(path: Path) -> str:
     with pytest.raises(SamDetectError) as caught:
-        load(path, config)
+        load(path)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -62,21 +52,19 @@ def changed(small: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]
     change(content["model"])
     path = folder / "changed.pt"
     torch.save(content, path)
-    shutil.copy(small.with_suffix(".yaml"), path.with_suffix(".yaml"))
     return path
 
 
 def test_a_damaged_file_of_the_hubs_cache_is_not_loaded(small: Path) -> None:
     path = in_cache(sam2_model("tiny"), small.read_bytes())
-    config = small.with_suffix(".yaml")
-    assert load(path, config).model.image_size == SIDE
+    assert "does not fit its SAM 2 model" in error_of(path), "the small one is not tiny"
     content = bytearray(small.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert "is damaged, its SHA-256 is not the published one" in error_of(path, config)
+    assert "is damaged, its SHA-256 is not the published one" in error_of(path)
 
 
-def test_a_checkpoint_is_loaded_with_the_config_beside_it(small: Path) -> None:
+def test_a_checkpoint_is_loaded_by_the_shapes_of_its_weights(small: Path) -> None:
     loaded = load(small)
     assert loaded.name == "small"
     assert loaded.model.image_size == SIDE
@@ -87,40 +75,34 @@ def test_a_checkpoint_is_loaded_with_the_config_beside_it(small: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
-def test_a_checkpoint_named_after_a_model_of_metas_has_its_config(
-    small: Path, tmp_path: Path
-) -> None:
+def test_the_name_of_a_checkpoint_does_not_matter(small: Path, tmp_path: Path) -> None:
     named = tmp_path / "sam2.1_hiera_tiny-cells.pt"
     named.write_bytes(small.read_bytes())
-    with pytest.raises(ConfigError, match=r"sam2\.1_hiera_t\.yaml"):  # whose weights it has not
-        load(named)
-    other = named.rename(tmp_path / "cells.pt")
-    with pytest.raises(ConfigError, match=r"put cells\.yaml into the same folder"):
-        load(other)
+    named.with_suffix(".yaml").write_text("model: {_target_: os.getcwd}")
+    assert load(named).model.image_size == SIDE, "and a config beside it is not read"
+    assert load(named).file == named.name
 
 
-def test_the_decoder_falls_back_to_several_masks_as_in_the_official_builder(small: Path) -> None:
-    decoder = load(small).model.sam_mask_decoder
-    official = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu").sam_mask_decoder
-    for name in DECODER_EXTRAS:
-        assert getattr(decoder, name) == getattr(official, name) is not False
-
-
-def test_a_config_can_be_named(small: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copy(small, tmp_path / "other.pt"))
-    assert "other.yaml" in error_of(moved)
-    assert load(moved, small.with_suffix(".yaml")).model.image_size == SIDE
-
-
-def test_metas_file_names_need_no_config(small: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copy(small, tmp_path / "sam2.1_hiera_tiny.pt"))
-    assert "does not fit the config configs/sam2.1/sam2.1_hiera_t.yaml" in error_of(moved)
+@pytest.mark.parametrize(("weights", "said"), [
+    ({}, "0 blocks of width 0"),
+    ({"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(())}, "of width 0"),
+    ({"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(96, 3, 7, 7)}, "width 96"),
+])  # fmt: skip
+def test_other_sizes_than_metas_are_refused(
+    tmp_path: Path, weights: dict[str, torch.Tensor], said: str
+) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({"model": {"extra": torch.zeros(1), **weights}}, path)
+    message = error_of(path)
+    assert "other.pt does not fit any SAM 2 model of Meta's" in message
+    assert said in message
 
 
 def test_a_name_is_looked_up(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = SAM2Weights("sam2.1_hiera_x", str(small.with_suffix(".yaml")), small)
-    monkeypatch.setattr(loading, "require_sam2", lambda name, _: {"x": known}[name])
-    assert load_sam2("x", device=CPU).name == "sam2.1_hiera_x"
+    known = SAM2Weights("sam2.1_hiera_x", str(CONFIG), small)
+    monkeypatch.setattr(loading, "require_sam2", lambda name: {"x": known}[name])
+    loaded = load_sam2("x", device=CPU)
+    assert (loaded.name, loaded.file) == ("sam2.1_hiera_x", None)
 
 
 def test_a_name_without_weights_says_how_to_get_them() -> None:
@@ -138,10 +120,8 @@ def test_the_digest_is_of_the_weights_not_of_the_file(small: Path, tmp_path: Pat
     assert load(changed(small, tmp_path, nudge)).digest != load(small).digest
 
 
-def test_a_missing_checkpoint_is_named(tmp_path: Path, small: Path) -> None:
-    assert "there is no SAM 2 checkpoint" in error_of(
-        tmp_path / "none.pt", small.with_suffix(".yaml")
-    )
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    assert "there is no checkpoint" in error_of(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
@@ -149,7 +129,7 @@ def test_a_truncated_checkpoint_is_refused(small: Path, tmp_path: Path, share: f
     data = small.read_bytes()
     cut = tmp_path / "cut.pt"
     cut.write_bytes(data[: int(len(data) * share)])
-    assert "cut.pt" in error_of(cut, small.with_suffix(".yaml"))
+    assert "cut.pt" in error_of(cut)
 
 
 class Danger:
@@ -161,7 +141,7 @@ def test_a_pickle_is_not_executed(small: Path, tmp_path: Path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"model": Danger()}))
-    assert "never done" in error_of(path, small.with_suffix(".yaml"))
+    assert "never done" in error_of(path)
     assert not Path("danger").exists()
 
 
@@ -181,7 +161,7 @@ def test_a_file_of_something_else_is_refused(
 ) -> None:
     path = tmp_path / "else.pt"
     torch.save(content, path)
-    message = error_of(path, small.with_suffix(".yaml"))
+    message = error_of(path)
     assert said in message
     assert "else.pt" in message
 
@@ -194,13 +174,12 @@ def test_weights_that_unpack_to_more_than_the_file_has_are_refused(
         for name in old.namelist():
             new.writestr(name, old.read(name))
         new.writestr("small/data/999", bytes(50_000_000))
-    assert "unpack to" in error_of(path, small.with_suffix(".yaml"))
+    assert "unpack to" in error_of(path)
 
 
 def test_weights_are_read_from_safetensors_too(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     save_file(torch.load(small, weights_only=True)["model"], path)
-    shutil.copy(small.with_suffix(".yaml"), tmp_path)
     assert load(path).digest == load(small).digest
 
 
@@ -213,7 +192,7 @@ def test_damaged_weights_raise_nothing_unforeseen(small: Path, data: st.DataObje
     path = small.with_name("damaged.pt")
     path.write_bytes(content)
     with contextlib.suppress(SamDetectError):
-        load(path, small.with_suffix(".yaml"))
+        load(path)
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -231,88 +210,7 @@ def test_weights_that_do_not_fit_are_named(  # type: ignore[no-untyped-def]
     assert "extra" in message or "no_mem_embed" in message
 
 
-# Configs
-
-SHELL = """
-model:
-  _target_: sam2.modeling.sam2_base.SAM2Base
-  image_encoder:
-    _target_: sam2.modeling.sam2_base.torch.utils.collect_env.run
-    _args_: ["id > danger"]
-"""
-
-
-def replaced(old: str, new: str, count: int = 1) -> str:
-    text = small_config()
-    assert old in text
-    return text.replace(old, new, count)
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    (": [", "cannot be read"),
-    ("a: 1", "no SAM 2 config"),
-    ("[1]", "no SAM 2 config"),
-    ("model: 1", "no SAM 2 config"),
-    ("\xff", "cannot be read"),
-    ("#" * 70_000, "longer than 64 KiB"),
-    (SHELL, "_target_"),
-    (SHELL.replace("torch.utils.collect_env.run", "torch.os.system"), "_target_"),
-    (replaced("hieradet.Hiera", "hieradet.Unknown"), "image_encoder.trunk._target_"),
-    (replaced("hieradet.Hiera", "hieradet.PatchEmbed"), "image_encoder.trunk._target_"),
-    (replaced("num_maskmem: 7", "unknown: 7"), "unknown: is not a parameter"),
-    (replaced("num_maskmem: 7", "_args_: [1]"), "_args_: is not a parameter"),
-    (replaced("num_maskmem: 7", "_partial_: true"), "_partial_: is not a parameter"),
-    (replaced("embed_dim: 8", "weights_path: /etc/passwd"), "weights_path: is not a parameter"),
-    (replaced("d_model: 32", "d_model: 31"), "cannot be built"),
-    ("model: {_target_: sam2.modeling.sam2_utils.DropPath}", "_target_"),
-    ("model: {_target_: os.getcwd}", "_target_"),
-    (replaced("num_maskmem: 7", "num_maskmem: {_target_: os.getcwd}"), "num_maskmem"),
-    (replaced("num_maskmem: 7", "num_maskmem: 1000000000000"), "less than or equal to 64"),
-    (replaced("num_maskmem: 7", "num_maskmem: true"), "valid integer"),
-    (replaced("num_maskmem: 7", "num_maskmem: ${oc.env:HOME}"), "num_maskmem"),
-    (replaced("image_size: 256", "image_size: 256.5"), "image_size"),
-    (replaced("image_size: 256", "compile_image_encoder: true"), "compile_image_encoder"),
-    (replaced("stages: [1, 1, 2, 1]", "stages: [1, 1, 2]"), "stages"),
-    (replaced("stages: [1, 1, 2, 1]", "stages: [1, 1, 2, 1000000]"), "stages"),
-    (replaced("dropout: 0.1", "dropout: .nan"), "dropout"),
-    (replaced("scale: null", "scale: .inf"), "scale"),
-    (replaced("num_pos_feats: 32", "num_pos_feats: -2"), "num_pos_feats"),
-    (replaced("stride: 2", "stride: 3"), "cannot be built"),
-    (replaced("embed_dim: 8", "embed_dim: 8\n      _convert_: all"), "_convert_"),
-    (replaced("model:\n", "model: &m\n"), "anchor"),
-    (replaced("num_layers: 1", "<<: {num_layers: 1}"), "merge key"),
-    (replaced("num_layers: 1", "num_layers: !!python/object/apply:os.getcwd []"), "tag"),
-])  # fmt: skip
-def test_a_config_that_cannot_be_used_is_refused(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = tmp_path / "bad.yaml"
-    config.write_bytes(text.encode("latin-1"))
-    message = error_of(small, config)
-    assert said in message
-    assert "bad.yaml" in message
-    assert len(message) < 600
-    assert not Path("danger").exists()
-
-
-def test_a_config_takes_no_more_memory_than_the_weights_call_for(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = []
-    monkeypatch.setattr(HieraPart, "build", built.append)
-    config = tmp_path / "huge.yaml"
-    text = replaced("embed_dim: 8", "embed_dim: 512")
-    config.write_text(text.replace("[1, 1, 2, 1]", "[64, 64, 64, 64]"), encoding="utf-8")
-    assert "does not fit the config" in error_of(small, config)
-    assert not built
-
-
-OFFICIAL = sorted(
-    path.relative_to(sam2.__path__[0]).as_posix()
-    for path in Path(sam2.__path__[0], "configs").glob("sam2*/*.yaml")
-)
-TRAINING = "sam2.1_training"
+# Meta's own configurations
 
 
 def plain_attributes(module: torch.nn.Module) -> dict[str, object]:
@@ -327,7 +225,7 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, object]:
     return {name: value for name, value in values.items() if isinstance(value, plain)}
 
 
-@pytest.mark.parametrize("config", [each for each in OFFICIAL if TRAINING not in each])
+@pytest.mark.parametrize("config", [model.config for model in SAM2_MODELS])
 def test_an_official_config_gives_the_model_of_the_official_builder(
     config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,7 +235,7 @@ def test_an_official_config_gives_the_model_of_the_official_builder(
             monkeypatch.setattr(layer, "reset_parameters", lambda self: None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        ours = build(read_config(config), config).eval()
+        ours = build(config).eval()
         torch.manual_seed(0)
         official = build_sam2(config, device="cpu")
     assert str(ours) == str(official)
@@ -348,6 +246,7 @@ def test_an_official_config_gives_the_model_of_the_official_builder(
         assert type(module) is type(other)
         assert plain_attributes(module) == plain_attributes(other), name
     state, wanted = ours.state_dict(), official.state_dict()
+    assert loading._config_of(wanted, Path("x.pt")) == config
     assert [(k, v.shape) for k, v in state.items()] == [(k, v.shape) for k, v in wanted.items()]
     if small_enough:
         assert all(torch.equal(state[name], wanted[name]) for name in wanted)
@@ -355,31 +254,6 @@ def test_an_official_config_gives_the_model_of_the_official_builder(
         with torch.inference_mode():
             found, expected = ours.forward_image(picture), official.forward_image(picture)
         torch.testing.assert_close(found["vision_features"], expected["vision_features"])
-
-
-def test_there_are_official_configs_to_compare() -> None:
-    assert len([each for each in OFFICIAL if TRAINING not in each]) >= 8
-
-
-def test_a_training_config_is_no_config_of_a_model(small: Path) -> None:
-    [training] = [each for each in OFFICIAL if TRAINING in each]
-    assert "no SAM 2 config" in error_of(small, training)
-
-
-def test_the_digest_of_a_config_is_of_its_values_not_of_its_text(tmp_path: Path) -> None:
-    def digest(text: str) -> str:
-        path = tmp_path / "config.yaml"
-        path.write_text(text, encoding="utf-8")
-        return digest_of(read_config(str(path)))
-
-    plain = digest(small_config())
-    assert digest("# a comment\nother: 1\n" + small_config()) == plain
-    assert digest(replaced("num_layers: 1", "num_layers: 1  # one")) == plain
-    assert digest(replaced("image_size: 256", "image_size: 512")) != plain
-
-
-def test_a_missing_config_is_named(small: Path, tmp_path: Path) -> None:
-    assert "no SAM 2 config" in error_of(small, tmp_path / "none.yaml")
 
 
 def test_auto_is_a_device_that_is_there() -> None:

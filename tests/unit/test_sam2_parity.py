@@ -20,7 +20,7 @@ from pycocotools import mask as coco_masks  # noqa: E402
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator  # noqa: E402
 from sam2.build_sam import build_sam2  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
-from sam2_helpers import write_small_sam2  # noqa: E402
+from sam2_helpers import small_model, write_small_sam2  # noqa: E402
 
 from sam_detect.models.running import BatchSize  # noqa: E402
 from sam_detect.models.sam2 import load_sam2  # noqa: E402
@@ -124,8 +124,7 @@ def assert_equal_answers(model: Any, prompts: Prompts, tokens: slice) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["points", "several points", "boxes", "masks"])
 def test_parity_of_the_decoder(tmp_path: Path, form: str, kind: str) -> None:
-    path = write_small_sam2(tmp_path, **FORMS[form])
-    model = load_sam2(path, device=CPU).model
+    model = small_model(tmp_path, **FORMS[form]).model
     tokens = THREE_MASKS if kind == "points" else ALL_MASKS
     assert_equal_answers(model, some_prompts(kind, model), tokens)
 

@@ -21,7 +21,7 @@ import cv2  # noqa: E402
 from hydra.utils import instantiate  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from PIL import Image  # noqa: E402
-from sam2_helpers import SIDE, write_small_sam2  # noqa: E402
+from sam2_helpers import CONFIG, SIDE, write_small_sam2  # noqa: E402
 
 from sam_detect.cli.app import run  # noqa: E402
 from sam_detect.errors import ConfigError  # noqa: E402
@@ -95,9 +95,9 @@ def frames(folder: Path) -> list[Frame]:
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Ours, and Meta's predictor with the same weights."""
     place = tmp_path_factory.mktemp("model")
-    config = write_small_sam2(place).with_suffix(".yaml")
-    if request.param == "sam2.1":
-        config.write_text(config.read_text(encoding="utf-8") + TRACKING, encoding="utf-8")
+    config = place / "small.yaml"
+    more = TRACKING if request.param == "sam2.1" else ""
+    config.write_text(CONFIG.read_text(encoding="utf-8") + more, encoding="utf-8")
     ours = seeded_sam2(config)
     # A random model sees no object: it is told that all are there.
     ours.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data += 40

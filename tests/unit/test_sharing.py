@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sam2")
 
 from sam2_helpers import write_small_sam2  # noqa: E402
-from small_models import clip_folder  # noqa: E402
+from small_models import write_small_clip  # noqa: E402
 
 from sam_detect import SAMDetect  # noqa: E402
 from sam_detect.embedding.clip import CLIPEmbedder  # noqa: E402
@@ -182,47 +182,35 @@ def test_segmenter_and_embedder_of_a_detector_share_one_model(
     assert len(reads) == 2
 
 
-def test_other_weights_configs_and_devices_are_other_models(tmp_path: Path) -> None:
+def test_other_weights_and_devices_are_other_models(tmp_path: Path) -> None:
     path = write_small_sam2(tmp_path)
     first = shared_sam2(path, device="cpu")
     assert shared_sam2(str(path), device="cpu") is first
     assert shared_sam2(first, device="cpu") is first
-    config = path.with_suffix(".yaml")
-    other = config.rename(tmp_path / "other.yaml")
-    assert shared_sam2(path, config=other, device="cpu") is not first
-    other.rename(config)
-    assert shared_sam2(path, device="cpu") is first
+    assert shared_sam2(write_small_sam2(tmp_path, "other"), device="cpu") is not first
     own = load_sam2(path, device=CPU)
     assert own is not first, "asked for as one's own"
     assert SAM2Segmenter(own).encoder.loaded is SAM2Embedder(own)._frames.loaded is own
 
 
-@pytest.mark.parametrize("what", ["weights", "config"])
-def test_a_file_that_changed_is_loaded_anew(tmp_path: Path, what: str) -> None:
+def test_a_file_that_changed_is_loaded_anew(tmp_path: Path) -> None:
     path = write_small_sam2(tmp_path)
     first = shared_sam2(path, device="cpu")
-    if what == "weights":
-        write_small_sam2(tmp_path, seed=1)
-    else:
-        config = path.with_suffix(".yaml")
-        config.write_text(config.read_text().replace("temperature: 10000", "temperature: 9000"))
-    for file in tmp_path.iterdir():
-        os.utime(file, ns=(1, 1))  # another time, however fast the test was
+    write_small_sam2(tmp_path, seed=1)
+    os.utime(path, ns=(1, 1))  # another time, however fast the test was
     again = shared_sam2(path, device="cpu")
     assert again is not first
-    if what == "weights":
-        assert again.digest != first.digest
+    assert again.digest != first.digest
 
 
 def test_clip_is_shared_and_forgotten(tmp_path: Path, reads: list[Any]) -> None:
-    folder = clip_folder(tmp_path / "clip")
-    made, again = (CLIPEmbedder(str(folder), device="cpu") for _ in range(2))
+    weights = write_small_clip(tmp_path / "clip")
+    made, again = (CLIPEmbedder(str(weights), device="cpu") for _ in range(2))
     assert made._loaded is again._loaded
     assert len(reads) == 1
-    clip_folder(folder, seed=1)
-    for file in folder.iterdir():
-        os.utime(file, ns=(1, 1))
-    assert CLIPEmbedder(str(folder), device="cpu")._loaded is not made._loaded
+    write_small_clip(weights.parent, seed=1)
+    os.utime(weights, ns=(1, 1))
+    assert CLIPEmbedder(str(weights), device="cpu")._loaded is not made._loaded
     model = weakref.ref(made._loaded.model)
     del made, again
     gc.collect()

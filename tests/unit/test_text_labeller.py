@@ -220,12 +220,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) ->
 
 
 def test_settings_make_it_with_the_embedders_texts(tmp_path: Path) -> None:
-    from small_models import clip_folder
+    from small_models import write_small_clip
 
     from sam_detect.config import load_settings
     from sam_detect.parts import make_embedder, make_labeller
 
-    embedder = make_embedder("clip", {"model_name": str(clip_folder(tmp_path))}, "cpu")
+    embedder = make_embedder("clip", {"model_name": str(write_small_clip(tmp_path))}, "cpu")
     settings = load_settings({"labeller": "text", "text_labels": "nut, date", "text_weight": 0.5,
                               "text_templates": "a {}|{}, alone", "top_k": 3})  # fmt: skip
     made = make_labeller(settings, embedder)

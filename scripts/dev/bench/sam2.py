@@ -9,7 +9,6 @@ masks. So ``frame_segment`` is an upper bound; ``decoder_ms_per_prompt`` is of t
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from sam_detect.api import SAMDetect
 from sam_detect.config import load_settings
 from sam_detect.embedding.sam2 import SAM2Embedder
 from sam_detect.models.running import precision, resolve_device
-from sam_detect.models.sam2 import LoadedSAM2, load_sam2
+from sam_detect.models.sam2 import LoadedSAM2
 from sam_detect.segmentation._sam2_decoder import FastDecoder
 from sam_detect.segmentation._sam2_model import (
     THREE_MASKS,
@@ -65,7 +64,7 @@ class Workload:
     """What is measured.
 
     Attributes:
-        config: the architecture, as ``models.sam2.load_sam2`` takes it.
+        config: the architecture: a configuration of the ``sam2`` package.
         picture_side: of the picture whose masks are made, pixels.
         per_side: points along a side of its grid.
         large_side, large_per_side, large_masks: the same for the peak of memory, and about how
@@ -119,11 +118,8 @@ def run(measurements: Measurements, options: Options, workload: Workload | None 
 
 
 def _seeded(config: str, device: torch.device) -> LoadedSAM2:
-    """A model of random weights, loaded from a checkpoint as any other."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        path = Path(folder, "seeded.pt")
-        torch.save({"model": seeded_sam2(config).state_dict()}, path)
-        return load_sam2(path, config=config, device=device)
+    """A model of random weights."""
+    return LoadedSAM2(seeded_sam2(config).to(device), Path(config).stem, device)
 
 
 def _segmenter(loaded: LoadedSAM2, options: GeneratorOptions, dtype: str = "fp32") -> SAM2Segmenter:

@@ -94,7 +94,6 @@ def measure_embedding(
     model: str | Path | LoadedSAM2,
     *,
     device: str = "auto",
-    config: str | None = None,
     sample: int | None = None,
 ) -> None:
     """Adds the pairs ``embed_batched_vs_single`` and ``embed_frame_vs_single``, both for 100
@@ -107,12 +106,11 @@ def measure_embedding(
             where the segmenter runs the same model in the same precision.
         model: as :class:`~sam_detect.embedding.sam2.SAM2Embedder` takes it.
         device: where to run, unless the model is loaded already.
-        config: of a checkpoint.
         sample: so many objects are encoded one by one and the time is multiplied; a divisor of
             100. By default all on a GPU, and 4 on a CPU, where each takes seconds.
     """
     if not isinstance(model, LoadedSAM2):
-        model = load_sam2(model, config=config, device=resolve_device(device))
+        model = load_sam2(model, device=resolve_device(device))
     count = sample or (4 if model.device.type == "cpu" else CANDIDATES)
     frame, masks, crops = drawn_objects()
     by_crop = SAM2Embedder(model)
