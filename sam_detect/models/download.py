@@ -1,8 +1,9 @@
 """Gets weights from the Hugging Face hub into the shared cache of ``huggingface_hub``.
 
-The library finds the file, sends the bytes and lays out the cache. Its own download starts again
-after a killed process, and does not check what came; so the bytes go to a file that the next call
-continues, and that joins the cache only when its SHA-256 is the published one.
+The library finds the file, sends the bytes and lays out the cache. Its ``hf_hub_download`` (as of
+2.4) never continues what another call began, and does not check the bytes of plain HTTP; so they
+go to a file that the next call continues, and that joins the cache only when its SHA-256 is the
+published one.
 """
 
 from __future__ import annotations
