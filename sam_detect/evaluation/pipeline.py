@@ -15,11 +15,12 @@ from sam_detect.features.extraction import STAGES, FeatureExtractor, KnownVector
 from sam_detect.interfaces import Segmenter
 from sam_detect.labelling.similarity import unit_mean
 from sam_detect.library.library import Library
+from sam_detect.pipeline import tiling
 from sam_detect.pipeline.flow import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import NO_HINTS, Areas, ExampleArrays, Frame, HintName, Hints, Masks
-from sam_detect.types.masks import FloatArray
+from sam_detect.types import NO_HINTS, ExampleArrays, Frame, Hints, Masks
+from sam_detect.types.masks import FloatArray, IntArray
 
 
 class FrameVectors(NamedTuple):
@@ -32,54 +33,16 @@ class FrameVectors(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationCache:
-    """Proposals with the seconds they took, by segmenter, areas and frame (or window of one);
-    vectors by recipe and frame; and the seconds of the proposals that were asked for last. Shared
-    by the variants of a sweep."""
-
-    proposals: dict[tuple[str, Areas, str], tuple[Masks, float]] = field(default_factory=dict)
-    vectors: dict[tuple[str, str], FrameVectors] = field(default_factory=dict)
-    spent: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class CachedSegmenter(Segmenter):
-    """Proposes each frame once, unless its proposals follow the examples of one episode. Windows
-    are proposed one after the other, so that their seconds add up.
+    """What was computed of the pictures of a dataset, shared by the variants of a sweep.
 
     Attributes:
-        inner: proposes.
-        key: tells segmenters with other options apart.
-        cache: of proposals.
+        proposals: with the seconds they took, by segmenter, the pixels of a frame, and how it was
+            proposed.
+        vectors: by recipe and the pixels of a frame.
     """
 
-    inner: Segmenter
-    key: str
-    cache: EvaluationCache
-
-    @property
-    def uses(self) -> tuple[HintName, ...]:  # type: ignore[override]
-        return self.inner.uses
-
-    def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
-        """The proposals of a frame; the seconds that they took when they were made are added to
-        those that the cache counts."""
-        knows_examples = hints.similarity is not None or bool(hints.crops)
-        key = (self.key, hints.areas, frame.source_id)
-        made = None if knows_examples else self.cache.proposals.get(key)
-        if made is None:
-            started = time.perf_counter()
-            masks = self.inner.propose(frame, hints)
-            made = masks, time.perf_counter() - started
-            if not knows_examples:
-                self.cache.proposals[key] = made
-        self.cache.spent.append(made[1])
-        return made[0]
-
-    def smallest_area(self, size_hw: tuple[int, int], hints: Hints = NO_HINTS) -> float:
-        return self.inner.smallest_area(size_hw, hints)
-
-    def worked_pixels(self, size_hw: tuple[int, int]) -> int:
-        return self.inner.worked_pixels(size_hw)
+    proposals: dict[tuple[Any, ...], tuple[Masks, float]] = field(default_factory=dict)
+    vectors: dict[tuple[str, str], FrameVectors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +62,7 @@ class CachedFeatures(FeatureExtractor):
         """As :class:`FeatureExtractor` does; timings are those of so many vectors when made."""
         recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
         none = FrameVectors({}, dict.fromkeys(STAGES, 0.0))
-        kept = self.vectors.setdefault((recipe, frame.source_id), none)
+        kept = self.vectors.setdefault((recipe, frame.digest), none)
         keys = [
             (*box, rle) for box, rle in zip(masks.boxes_xyxy.tolist(), masks.crop_rles, strict=True)
         ]
@@ -137,9 +100,9 @@ class PipelineMethod:
 
     def __init__(self, pipeline: Pipeline, cache: EvaluationCache | None = None) -> None:
         cache = cache or EvaluationCache()
-        segmenter, given = pipeline.segmenter, pipeline.features
-        key = json.dumps([pipeline.segmenter_name, vars(segmenter)], default=repr)
-        self._segmenter = CachedSegmenter(segmenter, key, cache)
+        given, self._segmenter, self._made = pipeline.features, pipeline.segmenter, cache.proposals
+        self._key = json.dumps([pipeline.segmenter_name, vars(pipeline.segmenter)], default=repr)
+        self._spent: list[float] = []  # seconds of the proposals that were asked for last
         self._features = CachedFeatures(
             given.embedder,
             given.fade,
@@ -164,7 +127,7 @@ class PipelineMethod:
         """
         snapshot = self.pipeline.snapshot()
         spent: dict[str, float] = {}
-        self._segmenter.cache.spent.clear()
+        self._spent.clear()
         # An evaluation of hundreds of pictures does not warn about each.
         proposed = self.pipeline.propose(frame, snapshot, timings_ms=spent, warn=False)
         detections = self.pipeline.detect(
@@ -177,7 +140,7 @@ class PipelineMethod:
         for stage, milliseconds in detections.timings_ms.items():
             spent[stage] = spent.get(stage, 0.0) + milliseconds
         seconds = {stage: milliseconds / 1000 for stage, milliseconds in spent.items()}
-        seconds["propose"] = sum(self._segmenter.cache.spent)
+        seconds["propose"] = sum(self._spent)
         return Predictions(
             masks=detections.masks,
             labels=tuple(detections.label.tolist()),
@@ -192,13 +155,14 @@ class PipelineMethod:
 
     def propose(self, frame: Frame) -> Masks:
         """The proposals of a picture, for objects of any size."""
-        return self._segmenter.propose(frame)
+        return self.pipeline.all_proposals(frame)
 
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
         """The masks that a user's boxes in a picture would get."""
-        # By the segmenter itself: what caches its proposals takes no prompts.
-        segmenter, propose = self._segmenter.inner, self.pipeline.all_proposals
-        return prompted.outline(frame, segmenter, propose=propose, boxes_xywh=boxes_xywh).masks
+        propose = self.pipeline.all_proposals
+        return prompted.outline(
+            frame, self._segmenter, propose=propose, boxes_xywh=boxes_xywh
+        ).masks
 
     def embed(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` vectors of any masks of a picture."""
@@ -215,7 +179,34 @@ class PipelineMethod:
             tile=self._tile,
             outlines=self._outlines,
             scale=self._scale,
+            propose=self._proposed,
         )
+
+    def _proposed(
+        self,
+        frame: Frame,
+        segmenter: Segmenter,
+        hints: Hints = NO_HINTS,
+        *,
+        tile: int = 0,
+        near: IntArray | None = None,
+    ) -> Masks:
+        """As :func:`sam_detect.pipeline.tiling.propose`, but once for each frame, unless its
+        proposals follow the examples of one episode; counts the seconds it took when it did."""
+        plan = tuple(tiling.levels(frame.size_hw, segmenter, hints, tile))
+        areas = hints.areas if plan or "areas" in segmenter.uses else None
+        windows = near.tobytes() if plan and near is not None else None
+        key = self._key, frame.digest, plan, areas, windows
+        follows = hints.similarity is not None or bool(hints.crops)
+        made = None if follows else self._made.get(key)
+        if made is None:
+            started = time.perf_counter()
+            masks = tiling.propose(frame, segmenter, hints, tile=tile, near=near)
+            made = masks, time.perf_counter() - started
+            if not follows:
+                self._made[key] = made
+        self._spent.append(made[1])
+        return made[0]
 
 
 def _similarities(vectors: FloatArray, examples: ExampleArrays) -> FloatArray:

@@ -70,6 +70,8 @@ class Pipeline:
             proposals agree on (:mod:`sam_detect.labelling.merging`).
         scale: of the sides at which pictures are detected in, as of
             :func:`~sam_detect.pipeline.scaling.detect_at_scale`; None: as they are.
+        propose: gives the proposals of a picture; takes what
+            :func:`sam_detect.pipeline.tiling.propose` does. Evaluation has one that caches them.
 
     Raises:
         RecipeMismatchError: the library's kept crops cannot give vectors of this recipe.
@@ -86,14 +88,15 @@ class Pipeline:
         tile: int = 0,
         outlines: Literal["best", "vote"] = "best",
         scale: Scale = None,
+        propose: Callable[..., Masks] = tiling.propose,
     ) -> None:
-        self.tile, self.outlines, self.scale = tile, outlines, scale
+        self.tile, self.outlines, self.scale, self._propose = tile, outlines, scale, propose
         self.segmenter, self.features, self.labeller = segmenter, features, labeller
         self.library = library
         self.segmenter_name = segmenter_name or parts.name_of("segmenter", segmenter)
         self._snapshots = SnapshotReader(library, features)
         self._naming = Naming(labeller, self.segmenter_name, vote=outlines == "vote")
-        self._proposals = Proposals(segmenter, library, tile=tile)
+        self._proposals = Proposals(segmenter, library, tile=tile, propose=propose)
         # A library that changes from this recipe to another was reindexed by another process.
         self.shares_recipe = library.recipe in (None, self.recipe)
 
@@ -155,7 +158,7 @@ class Pipeline:
         parts_here = self.segmenter, features, self.labeller, library
         return Pipeline(
             *parts_here, segmenter_name=self.segmenter_name, tile=self.tile,
-            outlines=self.outlines, scale=self.scale,
+            outlines=self.outlines, scale=self.scale, propose=self._propose,
         )  # fmt: skip
 
     def with_threshold(self, threshold: float | None) -> Pipeline:

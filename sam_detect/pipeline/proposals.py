@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,13 +39,20 @@ class Proposals:
         tile: as of :class:`~sam_detect.pipeline.flow.Pipeline`.
         original: the library that has the crops of the examples, where ``library`` is a copy
             without crops.
+        propose: as of :class:`~sam_detect.pipeline.flow.Pipeline`.
     """
 
     def __init__(
-        self, segmenter: Segmenter, library: Library, *, tile: int, original: Library | None = None
+        self,
+        segmenter: Segmenter,
+        library: Library,
+        *,
+        tile: int,
+        original: Library | None = None,
+        propose: Callable[..., Masks] = tiling.propose,
     ) -> None:
         self.segmenter, self.library, self.tile = segmenter, library, tile
-        self.original = original
+        self.original, self._propose = original, propose
         self._similarity: tuple[str, DenseSimilarity | None] | None = None
         self._crops_read: tuple[tuple[str, tuple[str, ...]], ExampleCrops] | None = None
         self._surroundings: tuple[str, tuple[float, float]] | None = None
@@ -86,7 +93,7 @@ class Proposals:
         Args:
             near: as of :meth:`all_of`.
         """
-        return tiling.propose(frame, self.segmenter, hints, tile=self.tile, near=near)
+        return self._propose(frame, self.segmenter, hints, tile=self.tile, near=near)
 
     def warn_if_too_small(self, frame: Frame, hints: Hints) -> None:
         """Warns where objects as small as an example are lost."""

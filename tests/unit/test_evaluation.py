@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -351,6 +352,40 @@ def test_a_segmenter_that_goes_by_sizes_is_asked_for_those_of_the_episode(six: D
         expected = direct.detect(other)
         assert found.masks.areas.tolist() == expected.masks.areas.tolist()
         np.testing.assert_allclose(found.scores, expected.confidence, atol=SCORE_TOLERANCE)
+
+
+def test_windows_are_proposed_by_several_threads(
+    six: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    threads: list[str] = []
+
+    class Watched(BySize):
+        thread_safe = True
+
+        def propose(self, frame: Frame, hints: Hints = NO_HINTS) -> Masks:
+            threads.append(threading.current_thread().name)
+            return super().propose(frame, hints)
+
+    method = PipelineMethod(detector(segmenter=Watched(), tile=64).pipeline)
+    method.learn(support_of(six, 2))
+    frame = frames_of(six)[0]
+    threads.clear()
+    found = [method.find(frame) for _ in range(2)]
+    assert len(threads) > 4, "windows, each of them once"
+    assert all("ThreadPool" in name for name in threads[:4])
+    assert found[0].seconds["propose"] == found[1].seconds["propose"], "as when they were made"
+
+
+def test_pictures_are_evaluated_at_another_scale(six: Dataset) -> None:
+    frame, user = frames_of(six)[0], detector(scale=0.5)
+    method = PipelineMethod(user.pipeline)
+    method.learn(support_of(six, 2))
+    for shown in support_of(six, 2):
+        user.learn_frame(shown.frame, shown.masks, shown.labels)
+    found, expected = method.find(frame, recall_taught=True), user.detect(frame)
+    assert found.masks.size_hw == frame.size_hw
+    assert found.masks.areas.tolist() == expected.masks.areas.tolist()
 
 
 def test_vectors_are_made_as_they_are_asked_for(six: Dataset) -> None:
