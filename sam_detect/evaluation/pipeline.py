@@ -100,7 +100,7 @@ class PipelineMethod:
 
     def __init__(self, pipeline: Pipeline, cache: EvaluationCache | None = None) -> None:
         cache = cache or EvaluationCache()
-        given, self._segmenter, self._made = pipeline.features, pipeline.segmenter, cache.proposals
+        self._given, self._made, given = pipeline, cache.proposals, pipeline.features
         self._key = json.dumps([pipeline.segmenter_name, vars(pipeline.segmenter)], default=repr)
         self._spent: list[float] = []  # seconds of the proposals that were asked for last
         self._features = CachedFeatures(
@@ -110,8 +110,6 @@ class PipelineMethod:
             crop_side=given.crop_side,
             vectors=cache.vectors,
         )
-        self._name, self._labeller = pipeline.segmenter_name, pipeline.labeller
-        self._tile, self._outlines, self._scale = pipeline.tile, pipeline.outlines, pipeline.scale
         self.pipeline = self._with_empty_library()
 
     def learn(self, support: Sequence[SupportImage]) -> None:
@@ -159,10 +157,8 @@ class PipelineMethod:
 
     def outline(self, frame: Frame, boxes_xywh: Sequence[Sequence[float]]) -> Masks:
         """The masks that a user's boxes in a picture would get."""
-        propose = self.pipeline.all_proposals
-        return prompted.outline(
-            frame, self._segmenter, propose=propose, boxes_xywh=boxes_xywh
-        ).masks
+        segmenter, propose = self._given.segmenter, self.pipeline.all_proposals
+        return prompted.outline(frame, segmenter, propose=propose, boxes_xywh=boxes_xywh).masks
 
     def embed(self, frame: Frame, masks: Masks) -> FloatArray:
         """``(N, D)`` vectors of any masks of a picture."""
@@ -170,17 +166,7 @@ class PipelineMethod:
 
     def _with_empty_library(self) -> Pipeline:
         library = Library(load_class("store", "memory")(), "evaluation")
-        return Pipeline(
-            self._segmenter,
-            self._features,
-            self._labeller,
-            library,
-            segmenter_name=self._name,
-            tile=self._tile,
-            outlines=self._outlines,
-            scale=self._scale,
-            propose=self._proposed,
-        )
+        return self._given.with_parts(self._features, library, propose=self._proposed)
 
     def _proposed(
         self,

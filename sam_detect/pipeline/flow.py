@@ -145,20 +145,27 @@ class Pipeline:
         return self._snapshots.snapshot()
 
     def with_features(self, features: FeatureExtractor) -> Pipeline:
-        return self._with(features, self.library)
+        return self.with_parts(features, self.library)
 
     def with_copied_library(self) -> Pipeline:
         """The same parts, with a copy of the library in memory: what it learns is not kept."""
         copied = ConvertedExamples(self.features).read(self.library)
-        made = self._with(self.features, Library(copied, self.library.name))
+        made = self.with_parts(self.features, Library(copied, self.library.name))
         made._proposals.original = self._proposals.original or self.library
         return made
 
-    def _with(self, features: FeatureExtractor, library: Library) -> Pipeline:
+    def with_parts(
+        self,
+        features: FeatureExtractor,
+        library: Library,
+        *,
+        propose: Callable[..., Masks] | None = None,
+    ) -> Pipeline:
+        """The same with other features and another library; None keeps what proposes."""
         parts_here = self.segmenter, features, self.labeller, library
         return Pipeline(
             *parts_here, segmenter_name=self.segmenter_name, tile=self.tile,
-            outlines=self.outlines, scale=self.scale, propose=self._propose,
+            outlines=self.outlines, scale=self.scale, propose=propose or self._propose,
         )  # fmt: skip
 
     def with_threshold(self, threshold: float | None) -> Pipeline:

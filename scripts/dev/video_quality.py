@@ -32,11 +32,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sam_detect.errors import ImageError, SamDetectError
-from sam_detect.evaluation.metrics.boundary import boundary_f
 from sam_detect.io import find_images, load_image
 from sam_detect.io.coco import read_coco
 from sam_detect.types import AnnotatedImage, Masks, TrackedFrame
 from sam_detect.types.masks import rle_to_mask
+from scripts.dev.boundary import boundary_f
 from scripts.dev.overlaps import iou_matrix
 
 FIGURES = ("j", "f", "false_per_frame", "continuity", "switches", "seconds_per_frame")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sam_detect.errors import MaskError
-from sam_detect.evaluation.metrics.boundary import boundary_f
+from scripts.dev.boundary import boundary_f
 
 SIZE = (60, 80)
 """A tolerance of .02 of the diagonal, 100, is 2 pixels."""

@@ -45,15 +45,15 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     # -- edges
-    Mutation("metrics.boundary", "2 * precision * recall / (precision + recall)", "precision",
+    Mutation("scripts.dev.boundary", "2 * precision * recall / (precision + recall)", "precision",
              boundary.test_half_of_the_edge_is_half_of_the_figure),
-    Mutation("metrics.boundary", "across**2 <= radius**2", "across**2 < radius**2",
+    Mutation("scripts.dev.boundary", "across**2 <= radius**2", "across**2 < radius**2",
              boundary.test_equal_masks_and_edges_within_the_tolerance_agree),
-    Mutation("metrics.boundary", " | (here != both)", "",
+    Mutation("scripts.dev.boundary", " | (here != both)", "",
              boundary.test_it_is_what_the_definition_says, (3,)),
-    Mutation("metrics.boundary", "edges[1] & near[0]", "edges[0] & near[0]",
+    Mutation("scripts.dev.boundary", "edges[1] & near[0]", "edges[0] & near[0]",
              boundary.test_it_is_what_the_definition_says, (0,)),
-    Mutation("metrics.boundary", "float(not any(counts))", "0.0",
+    Mutation("scripts.dev.boundary", "float(not any(counts))", "0.0",
              boundary.test_what_is_empty_agrees_with_nothing_but_itself),
     # -- counts
     Mutation("comparison", "(self.tp, self.tp + self.fp)", "(self.tp, self.tp + self.fn)",
@@ -248,13 +248,18 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
+def full(module: str) -> str:
+    """A module's whole name; those of ``scripts`` have it already."""
+    return module if module.startswith("scripts.") else f"{PACKAGE}.{module}"
+
+
 def source_of(module: str) -> str:
-    return Path(str(importlib.import_module(f"{PACKAGE}.{module}").__file__)).read_text("utf-8")
+    return Path(str(importlib.import_module(full(module)).__file__)).read_text("utf-8")
 
 
 def loaded(module: str, source: str) -> types.ModuleType:
     """A module from its text, beside the true one and under its name."""
-    made = types.ModuleType(f"{PACKAGE}.{module}")
+    made = types.ModuleType(full(module))
     exec(compile(source, module, "exec"), made.__dict__)
     return made
 
@@ -263,7 +268,7 @@ def put_in_place(
     monkeypatch: pytest.MonkeyPatch, module: str, source: str, test: Callable[..., None]
 ) -> None:
     """Whatever the test's module imported from the true module, it now has from the text."""
-    true = importlib.import_module(f"{PACKAGE}.{module}")
+    true = importlib.import_module(full(module))
     made = loaded(module, source)
     eyes = importlib.import_module(test.__module__)
     replaced = 0
