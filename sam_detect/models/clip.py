@@ -38,7 +38,7 @@ from sam_detect.models.sharing import Shared, file_key
 from sam_detect.models.weights import checked_sha256, own_file, require_clip
 
 DIGEST_LENGTH = 16
-"""Hexadecimal digits of a SHA-256 that tell the weights of one recipe from others."""
+"""Hexadecimal digits of a SHA-256 that tell the model of one recipe from others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +109,14 @@ def _is_known(name: str) -> bool:
 
 
 def _architecture_of(file: Path) -> str:
-    """open_clip's architecture that the name of a file begins with."""
-    begun: list[str] = [each for each in open_clip.list_models() if file.name.startswith(each)]
+    """open_clip's architecture that the name of a file begins with; none of those whose text model
+    open_clip would look for on a hub."""
+    begun: list[str] = [
+        name
+        for name in open_clip.list_models()
+        if file.name.startswith(name)
+        and "hf_model_name" not in open_clip.get_model_config(name)["text_cfg"]
+    ]
     if not begun:
         raise ConfigError(
             f"the architecture of the CLIP weights '{file}' is unknown: begin the file's name with "
@@ -146,6 +152,7 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         nothing = torch.zeros(1, *config.input_size, device=next(model.parameters()).device)
         dimension = int(model.encode_image(nothing).shape[1])
     described = json.dumps(open_clip.get_model_config(found.model), sort_keys=True).encode()
+    config_digest = None if found.pretrained else hashlib.sha256(described).hexdigest()
     return LoadedCLIP(
         name=name_of(found),
         model=model,
@@ -155,7 +162,7 @@ def load_clip(found: CLIPWeights, *, device: torch.device) -> LoadedCLIP:
         dimension=dimension,
         digest=digest,
         device=device,
-        config_digest=None if found.pretrained else hashlib.sha256(described).hexdigest()[:16],
+        config_digest=config_digest and config_digest[:DIGEST_LENGTH],
     )
 
 

@@ -70,12 +70,7 @@ def _safetensors(path: Path) -> Any:
 
 
 def _checkpoint(path: Path) -> Any:
-    if _is_torchscript(path):
-        raise UnavailableError(
-            f"{path} is a TorchScript archive, a program that would have to be executed: use "
-            f"the same model's {SAFETENSORS} file"
-        )
-    _refuse_compressed(path)
+    _require_plain_archive(path)
     try:
         # The default of old versions would execute the file, so it is said here.
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -90,26 +85,24 @@ def _checkpoint(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
-def _refuse_compressed(path: Path) -> None:
-    """torch writes weights uncompressed: what claims more than the file has would fill memory."""
+def _require_plain_archive(path: Path) -> None:
+    """Refuses programs of ``torch.jit.save``, such as OpenAI's own CLIP files; and archives that
+    unpack to more than they are, and would fill memory: torch writes weights uncompressed."""
     try:
         with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
+            members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # no archive, or none that is sound: torch says what it thinks of it
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise UnavailableError(
+            f"{path} is a TorchScript archive, a program that would have to be executed: use "
+            f"the same model's {SAFETENSORS} file"
+        )
+    claimed = sum(member.file_size for member in members)
     if claimed > path.stat().st_size:
         raise UnavailableError(
             f"{path} is no plain weights file: its {path.stat().st_size} bytes unpack to {claimed}"
         )
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a program of ``torch.jit.save``, such as OpenAI's own CLIP files."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
 
 
 def _damaged(path: Path, error: BaseException) -> UnavailableError:

@@ -300,9 +300,11 @@ def test_the_name_of_a_file_tells_the_architecture(small: Path, tmp_path: Path) 
     assert find_clip(str(quick)) == CLIPWeights("ViT-B-32-quickgelu", "", quick)
     with pytest.raises(UnavailableError, match="do not fit the CLIP model 'ViT-B-32-quickgelu'"):
         CLIPEmbedder(str(quick), device="cpu")
-    nameless = quick.rename(tmp_path / "cells.safetensors")
-    with pytest.raises(ConfigError, match=r"begin the file's name with open_clip's name of it"):
-        find_clip(str(nameless))
+    for name in ("cells.safetensors", "roberta-ViT-B-32_cells.safetensors"):
+        nameless = tmp_path / name
+        nameless.write_bytes(b"")
+        with pytest.raises(ConfigError, match=r"begin the file's name with open_clip's name of it"):
+            find_clip(str(nameless))
 
 
 def test_the_architecture_is_part_of_the_model(tmp_path: Path) -> None:
