@@ -17,7 +17,7 @@ SERVER_IMAGE = "qdrant/qdrant:v1.19.0"
 
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint ``sam2`` and a folder ``clip``; nothing where the extra is not installed."""
+    """Files of weights of ``sam2`` and ``clip``; nothing where the extra is not installed."""
     try:
         import open_clip  # noqa: F401
         import sam2  # noqa: F401

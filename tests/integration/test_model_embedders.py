@@ -88,7 +88,7 @@ def test_a_library_is_reindexed_to_sam2_and_to_clip(
     assert (done["reindexed"], done["recipe"]["embedder"]) == (1, "sam2")
     [found] = sam("detect", picture, *asked(checkpoint), "--json").worked().json
     assert at(found["detections"], *DISCS[0])["neighbours"][0]["similarity"] > 0.999
-    # What is printed works as it is, wherever it is pasted: here for a folder named relatively.
+    # What is printed works as it is, wherever it is pasted: here for a file named relatively.
     monkeypatch.chdir(clip.parent)
     said = sam("detect", picture, "--clip-model", f"./{clip.name}").worked().err
     command = shlex.split(said[said.index("sam-detect library reindex") :].splitlines()[0])[1:]

@@ -130,10 +130,10 @@ def crops(count: int = 20) -> list[FadedCrop]:
 
 
 def test_vectors_in_batches_are_those_of_the_cpu(small: Path, tmp_path: Path) -> None:
-    folder = str(write_small_clip(tmp_path / "clip"))
+    clip = str(write_small_clip(tmp_path / "clip"))
     for make, tolerance in (
         (lambda device: SAM2Embedder(small, device), 1e-4),
-        (lambda device: CLIPEmbedder(folder, device), 1e-4),
+        (lambda device: CLIPEmbedder(clip, device), 1e-4),
     ):
         here, there = make("cpu").embed(crops()), make("cuda").embed(crops())
         np.testing.assert_allclose(there, here, atol=tolerance)
