@@ -57,7 +57,7 @@ def job_routes(jobs: Jobs) -> APIRouter:
             if options.folder is None:
                 raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
             made = await asyncio.to_thread(jobs.submit_folder, options.folder, _plain(options))
-        return PlainJSON(jobs.get(made), 202, {"Location": f"/v1/jobs/{made}"})
+        return PlainJSON(made, 202, {"Location": f"/v1/jobs/{made['id']}"})
 
     @router.get("", summary="List jobs", response_model=answers.JobList)
     def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
@@ -74,9 +74,7 @@ def job_routes(jobs: Jobs) -> APIRouter:
                 **answers.file_of("application/jsonl"))  # fmt: skip
     def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
-        jobs.get(job)
-        lines = (f"{line}\n" for line in jobs.results(job, start))
-        return StreamingResponse(lines, media_type="application/jsonl")
+        return StreamingResponse(jobs.results(job, start), media_type="application/jsonl")
 
     @router.get("/{job}/events", summary="The progress of a job",
                 **answers.file_of("text/event-stream"))  # fmt: skip

@@ -13,9 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from sam_detect import __version__
-from sam_detect.config import home_dir
 from sam_detect.errors import one_line
-from sam_detect.library.places import options_of
 from sam_detect.server import answers
 from sam_detect.server.access import Access
 from sam_detect.server.detecting import (
@@ -98,35 +96,24 @@ def service_app(
     access: Access,
     limits: ServiceLimits,
     *,
-    jobs_in: FilePath | None = None,
     root: FilePath | None = None,
     logged: bool = True,
 ) -> RequestLog:
     """The service as an ASGI application.
 
     Args:
-        jobs_in: where jobs are kept; None: there are none.
         root: folders of pictures that jobs name lie in this one; None: jobs name none.
         logged: whether requests are logged.
-
-    Raises:
-        OutputError: jobs cannot be kept there.
     """
     service = Service(detectors, limits)
-
-    jobs = None
-    if jobs_in is not None:
-        mine = detectors.default.library
-        place = options_of(mine.store.location) or mine.name
-        jobs = Jobs(jobs_in, service.detect_for_job, root, place)
+    jobs = Jobs(service.detect_for_job, root)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with hearing():
             yield
             await asyncio.to_thread(service.queue.close, limits.seconds)
-            if jobs is not None:
-                await asyncio.to_thread(jobs.close)
+            await asyncio.to_thread(jobs.close)
 
     app = FastAPI(
         title="sam-detect", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
@@ -142,7 +129,7 @@ def service_app(
         return problem(status, one_line(error), {"Retry-After": str(error.retry_after)})
 
     routers = [detection_routes(service), stream_routes(service),
-               library_routes(service), *([] if jobs is None else [job_routes(jobs)])]  # fmt: skip
+               library_routes(service), job_routes(jobs)]  # fmt: skip
     for router in routers:
         app.include_router(router, dependencies=[Depends(known_names)])
     app.include_router(watching_routes(service, jobs))
@@ -268,7 +255,7 @@ def library_routes(service: Service) -> APIRouter:
     return router
 
 
-def watching_routes(service: Service, jobs: Jobs | None = None) -> APIRouter:
+def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
     """Whether the service is well, and what it did."""
     router = APIRouter(tags=["service"])
 
@@ -282,7 +269,7 @@ def watching_routes(service: Service, jobs: Jobs | None = None) -> APIRouter:
         """503 while the queue is full, the library cannot be read, or a thread fails."""
         if service.queue.is_full:
             raise FullError("the queue is full", 2)
-        if not service.queue.well or not (jobs is None or jobs.well):
+        if not service.queue.well or not jobs.well:
             raise BusyError("a thread failed, and is begun again: see the log", 2)
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
@@ -311,14 +298,13 @@ def run_service(
     socket: Any,
     root: FilePath | None = None,
 ) -> None:
-    """Answers until it is told to stop; what was accepted is done before it ends. Takes and raises
-    what :func:`service_app` does."""
+    """Answers until it is told to stop; requests that were taken are answered before it ends.
+    Takes what :func:`service_app` does."""
     from sam_detect.server.listening import run_until_told, server_of
     from sam_detect.server.process import long_running
 
     with long_running():
-        place = home_dir() / "service" / "jobs"
-        app = service_app(detectors, access, limits, jobs_in=place, root=root)
+        app = service_app(detectors, access, limits, root=root)
         log("started", library=detectors.default.library.name)
         server = server_of(
             app, leave_seconds=int(limits.seconds) + 1, max_message=limits.upload_bytes

@@ -73,9 +73,7 @@ def guarded(request: pytest.FixtureRequest, home: Path) -> Iterator[tuple[str, A
     elif request.param == "serve":
         yield (
             request.param,
-            service_app(
-                Detectors(OPTIONS, detector), access, ServiceLimits(), jobs_in=home / "jobs"
-            ),
+            service_app(Detectors(OPTIONS, detector), access, ServiceLimits()),
         )
     else:
         stream = detector.stream(draw_photos(home.parent / "frames"))
@@ -335,9 +333,7 @@ def test_only_utf_8_is_read(home: Path, kind: str) -> None:
 def test_a_form_that_was_cut_off_is_refused(home: Path) -> None:
     photo = (draw_photos(home.parent / "photos", 1) / "0.png").read_bytes()
     service = service_app(
-        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits(),
-        jobs_in=home / "jobs",
-    )  # fmt: skip
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits())  # fmt: skip
     files = [("images", (f"{number}.png", photo)) for number in range(2)]
     with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url, timeout=30) as client:
         whole = client.build_request("POST", "v1/detect", files=files)

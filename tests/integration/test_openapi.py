@@ -42,8 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         options = {"segmenter": "naive", "embedder": "appearance"}
         detector = SAMDetect(**options)
         detector.learn(photo, "nut", boxes_xywh=[[40, 40, 40, 40]])
-        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits(),
-                          jobs_in=folder / "jobs")  # fmt: skip
+        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits())
         with served(app, "127.0.0.1", 0) as address:
             yield address
 
