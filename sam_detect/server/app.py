@@ -5,47 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import Query
 
-from sam_detect import __version__
 from sam_detect.library.snapshot_reader import SNAPSHOT_LIMIT
 from sam_detect.server.access import Access
 from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.http import Guard, PlainJSON, answer_problems, page_file
+from sam_detect.server.http import Guard, application
 from sam_detect.server.library_routes import library_body_limit, library_routes
 from sam_detect.server.library_view import LibraryView
 from sam_detect.server.picture_routes import group_routes, picture_routes
 from sam_detect.server.survey import POLICIES, Policy, Survey
 
 MAX_BODY = 4 << 20
+SCRIPTS = (
+    "api", "controls", "counts", "dom", "groups", "keys", "library", "library_files",
+    "library_map", "library_words", "naming", "outbox", "page", "queue", "shapes", "tags",
+    "tools", "viewer", "why",
+)  # fmt: skip
 PAGE = {
-    "": ("index.html", "text/html"),
-    **{f"{name}.js": (f"{name}.js", "text/javascript")
-       for name in (
-           "api", "controls", "counts", "dom", "groups", "keys", "library", "library_files",
-           "library_map", "library_words", "naming", "outbox", "page", "queue", "shapes", "tags",
-           "tools", "viewer", "why",
-       )},
-    **{f"{name}.css": (f"{name}.css", "text/css") for name in ("page", "annotate", "library")},
-    "library": ("library.html", "text/html"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-    "vendor/openseadragon.js": ("vendor/openseadragon.min.js", "text/javascript"),
+    "/": "index.html", "/library": "library.html", "/icon.svg": "icon.svg",
+    "/vendor/openseadragon.js": "vendor/openseadragon.min.js",
+    **{f"/{name}.js": f"{name}.js" for name in SCRIPTS},
+    **{f"/{name}.css": f"{name}.css" for name in ("page", "annotate", "library")},
 }  # fmt: skip
-"""What the page is made of; nothing else is read from the disk by a name in a request."""
 
 
 def annotation_app(
     session: AnnotationSession, survey: Survey, ahead: WorkAhead, access: Access
 ) -> Guard:
     """The page and what it asks for."""
-    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None,
-                  default_response_class=PlainJSON)  # fmt: skip
-    answer_problems(app)
-
-    @app.get("/healthz")
-    async def health() -> dict[str, str]:  # waits for no thread that others keep busy
-        return {"status": "ok", "version": __version__}
+    app = application(PAGE)
 
     @app.get("/api/state")
     def state(picture: Annotated[int | None, Query(ge=0)] = None) -> dict[str, Any]:
@@ -86,13 +76,11 @@ def annotation_app(
     app.include_router(picture_routes(session, ahead))
     app.include_router(group_routes(session, survey, ahead))
     app.include_router(library_routes(LibraryView(session.detector)))
-    for path, (name, media) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(page_file(name, media))
 
     def body_limit(path: str) -> int:
         return library_body_limit(path) if path.startswith("/api/library/") else MAX_BODY
 
-    return Guard(app, access, public=[f"/{path}" for path in PAGE], body_limit=body_limit)
+    return Guard(app, access, public=PAGE, body_limit=body_limit)
 
 
 def _counts(session: AnnotationSession) -> Counter[str]:

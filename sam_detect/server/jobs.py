@@ -1,4 +1,5 @@
-"""Batches of pictures that are detected in the background, between other requests.
+"""Batches of pictures that are detected in the background, between other requests, under
+``/v1/jobs``.
 
 A job lives as long as its service. Its pictures and results are files in a temporary folder, its
 state is in memory.
@@ -6,17 +7,21 @@ state is in memory.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from sam_detect.errors import (
     ConfigError,
@@ -27,19 +32,32 @@ from sam_detect.errors import (
     StoreError,
 )
 from sam_detect.io import find_images
-from sam_detect.server.hidden_paths import called, reason_of
-from sam_detect.server.http import problem_of
-from sam_detect.server.requests_log import log
+from sam_detect.server import schemas
+from sam_detect.server.client_texts import called, heard, reason_of
+from sam_detect.server.metrics import log
+from sam_detect.server.problems import BusyError, FullError, PlainJSON, problem_of
+from sam_detect.server.schemas import (
+    FormFile,
+    JobId,
+    JobOptions,
+    file_of,
+    form_text,
+    parsed,
+    reference,
+)
 from sam_detect.server.uploads import Upload, written
-from sam_detect.server.warned import heard
-from sam_detect.server.work import BusyError, FullError, LastingThread
+from sam_detect.server.work import LastingThread
 
 MOST_UNFINISHED = 100
 MOST_PICTURES = 100_000
+MOST_UPLOADED = 1000
+"""Pictures that may be sent with one request."""
 KEPT_SECONDS = 7 * 24 * 3600
 """Jobs that ended are removed after so long."""
 PAUSE_SECONDS, MOST_PAUSES = 1.0, 256
 """How long a job waits that failed for now: twice as long each time, up to so many pauses."""
+ASK_SECONDS, HEARTBEAT_SECONDS = 0.25, 15.0
+"""How often the progress of a job is asked for, and said where there is none."""
 FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
 """The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
@@ -300,3 +318,86 @@ class Jobs:
             job.failures, job.reason = 0, None
             if job.done == job.total:
                 job.end("done")
+
+
+def job_routes(jobs: Jobs) -> APIRouter:
+    """What is asked of jobs, under ``/v1/jobs``."""
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    @router.post("", status_code=202, summary="Begin a job", response_model=schemas.JobState,
+                 openapi_extra={"requestBody": {"content": {"application/json": {
+                     "schema": reference("JobOptions")}}}})  # fmt: skip
+    async def begin(
+        request: Request,
+        images: Annotated[list[FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
+        said: Annotated[str, Form(alias="request"), form_text("JobOptions")] = "{}",
+    ) -> Response:
+        """Pictures that are sent, or those of a ``folder`` below the root of the service."""
+        if images:
+            options = await parsed(JobOptions, said)
+            pictures = [(each.filename or "", await each.read()) for each in images]
+            made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
+        else:
+            options = await parsed(JobOptions, request)
+            if options.folder is None:
+                raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
+            made = await asyncio.to_thread(jobs.submit_folder, options.folder, _plain(options))
+        return PlainJSON(made, 202, {"Location": f"/v1/jobs/{made['id']}"})
+
+    @router.get("", summary="List jobs", response_model=schemas.JobList)
+    def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+        """Newest first."""
+        return {"jobs": jobs.all(limit)}
+
+    @router.get("/{job}", summary="How far a job is", response_model=schemas.JobState)
+    def state(job: JobId) -> dict[str, Any]:
+        """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures;
+        ``warnings`` say what of a folder was passed over."""
+        return jobs.get(job)
+
+    @router.get("/{job}/results", summary="The results of a job so far",
+                **file_of("application/jsonl"))  # fmt: skip
+    def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
+        """JSON lines, in the order of the pictures, from the position ``start`` on."""
+        return StreamingResponse(jobs.results(job, start), media_type="application/jsonl")
+
+    @router.get("/{job}/events", summary="The progress of a job",
+                **file_of("text/event-stream"))  # fmt: skip
+    async def events(
+        request: Request, job: JobId, last: Annotated[str, Header(alias="Last-Event-ID")] = ""
+    ) -> Response:
+        """Server-sent events; an event's id is how many pictures are done. Ends with the job."""
+        jobs.get(job)
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 12 else -1
+        progress = _progress(request, jobs, job, after)
+        return StreamingResponse(progress, media_type="text/event-stream")
+
+    @router.delete("/{job}", summary="Cancel a job, or remove one that has ended",
+                   response_model=schemas.JobState)  # fmt: skip
+    def cancel(job: JobId) -> dict[str, Any]:
+        """The picture in work is the last one. Results stay until the job is removed."""
+        return jobs.cancel(job)
+
+    return router
+
+
+async def _progress(request: Request, jobs: Jobs, job: str, after: int) -> AsyncIterator[str]:
+    silent = 0.0
+    while not await request.is_disconnected():
+        now = jobs.get(job)
+        ended = now["state"] in ENDED
+        if now["done"] > after or ended:
+            after, silent = now["done"], 0.0
+            kind = now["state"] if ended else "progress"
+            yield f"id: {after}\nevent: {kind}\ndata: {json.dumps(now)}\n\n"
+        if ended:
+            return
+        await asyncio.sleep(ASK_SECONDS)
+        silent += ASK_SECONDS
+        if silent >= HEARTBEAT_SECONDS:
+            silent = 0.0
+            yield ": still working\n\n"
+
+
+def _plain(options: JobOptions) -> dict[str, Any]:
+    return options.model_dump(exclude={"folder"})

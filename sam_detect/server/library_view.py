@@ -27,7 +27,7 @@ from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
 from sam_detect.library.transfer import Imported, OnConflict, export_library, import_library
-from sam_detect.server.hidden_paths import without_folders
+from sam_detect.server.client_texts import without_folders
 from sam_detect.server.library_export import FORMATS, export_annotations
 from sam_detect.server.library_pictures import principal_components, thumbnail
 from sam_detect.types.labels import shown_label

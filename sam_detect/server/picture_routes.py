@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sam_detect.errors import MaskError, NotFoundError
 from sam_detect.server import editing
@@ -15,9 +15,11 @@ from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.changes import masks_of
 from sam_detect.server.clicking import along_line, clicked
-from sam_detect.server.http import PlainJSON, as_image
+from sam_detect.server.http import as_image
 from sam_detect.server.journal import AlreadyDoneError
 from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
+from sam_detect.server.problems import PlainJSON
+from sam_detect.server.schemas import Body, Point
 from sam_detect.server.survey import Survey
 from sam_detect.types import Masks
 from sam_detect.types.polygons import Ring as OutlineRing
@@ -32,16 +34,9 @@ MAX_AGE = {"Cache-Control": "private, max-age=3600"}
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL, pattern=r"\S")]
 ObjectId = Annotated[str, Field(min_length=1, max_length=40)]
 Objects = Annotated[list[ObjectId], Field(min_length=1, max_length=MOST_AT_ONCE)]
-Point = tuple[float, float]
 Ring = Annotated[list[Point], Field(min_length=3, max_length=MOST_POINTS)]
 Done = TypeVar("Done")
 Number = Annotated[int, Path(ge=0, le=2**31)]
-
-
-class Body(BaseModel):
-    """What a request says; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Decision(Body):
@@ -102,8 +97,8 @@ class Prompt(Body):
         box: ``x, y, width, height`` in pixels.
     """
 
-    points: Annotated[list[Point], Field(max_length=1000)] = []
-    positive: Annotated[list[bool], Field(max_length=1000)] = []
+    points: list[Point] = Field([], max_length=1000)
+    positive: list[bool] = Field([], max_length=1000)
     box: tuple[float, float, float, float] | None = None
 
 
@@ -122,11 +117,11 @@ class Edit(Body):
     """
 
     tool: Literal["clicks", "along", "brush", "erase", "reshape", "split", "merge"]
-    objects: Annotated[list[ObjectId], Field(max_length=1000)] = []
-    prompts: Annotated[list[Prompt], Field(max_length=1000)] = []
-    points: Annotated[list[Point], Field(max_length=MOST_POINTS)] = []
+    objects: list[ObjectId] = Field([], max_length=1000)
+    prompts: list[Prompt] = Field([], max_length=1000)
+    points: list[Point] = Field([], max_length=MOST_POINTS)
     radius: Annotated[float, Field(gt=0, le=2000)] = 5
-    rings: Annotated[list[Ring], Field(max_length=1000)] = []
+    rings: list[Ring] = Field([], max_length=1000)
     keep: bool = True
     label: Label | None = None
 

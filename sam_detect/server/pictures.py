@@ -17,7 +17,7 @@ import numpy as np
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
 from sam_detect.models.sharing import file_key
-from sam_detect.server.hidden_paths import called, without_folders
+from sam_detect.server.client_texts import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 from sam_detect.types.overlaps import meeting_boxes, shared_pixels
 

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
-from sam_detect.errors import ConfigError, SamDetectError, one_line
-from sam_detect.server.detecting import Asked, Service, asked
-from sam_detect.server.http import SOCKET_PROTOCOL, problem, problem_body, problem_of
+from sam_detect.errors import ConfigError, SamDetectError
+from sam_detect.server.detecting import Service
+from sam_detect.server.http import SOCKET_PROTOCOL
+from sam_detect.server.problems import BusyError, problem, problem_of
+from sam_detect.server.schemas import Asked, asked
 from sam_detect.server.uploads import stored
-from sam_detect.server.work import BusyError, FullError
 
 MOST_STREAMS = 16
 """Streams that may be open at once."""
@@ -140,8 +141,6 @@ class _Stream:
                 found: Answer = await service.run(service.detect, self._how, uploads[0])
                 return found
         except BusyError as error:
-            status = 429 if isinstance(error, FullError) else 503
-            details = problem_body(status, one_line(error)) | {"retry_after": error.retry_after}
-            return {"problem": details}
+            return {"problem": problem_of(error) | {"retry_after": error.retry_after}}
         except (SamDetectError, OSError, MemoryError) as error:
             return {"problem": problem_of(error)}

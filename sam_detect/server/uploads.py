@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError
 from sam_detect.io.images import picture_size
-from sam_detect.server.hidden_paths import called
+from sam_detect.server.client_texts import called
 from sam_detect.types import Frame
 
 LONGEST_NAME = 200

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sam_detect.errors import SamDetectError
-from sam_detect.server.requests_log import log
+from sam_detect.server.metrics import log
+from sam_detect.server.problems import BusyError, FullError
 
 MOST_TOGETHER = 8
 """Items of a micro-batch: more would keep the first one waiting without saving anything."""
@@ -30,23 +30,6 @@ PAUSE_SECONDS = 1.0
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
 """Does the work of a micro-batch: a result, or an exception, for each item."""
-
-
-class BusyError(SamDetectError):
-    """There is more to do than can be done soon.
-
-    Args:
-        message: what is said.
-        retry_after: seconds after which it may be tried again.
-    """
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class FullError(BusyError):
-    """The queue is full."""
 
 
 class LastingThread(threading.Thread):

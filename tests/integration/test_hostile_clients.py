@@ -26,12 +26,12 @@ from websockets.sync.client import connect
 from sam_detect.api import SAMDetect
 from sam_detect.server import listening
 from sam_detect.server.access import Access
-from sam_detect.server.detecting import ServiceLimits
-from sam_detect.server.detectors import Detectors
-from sam_detect.server.http import Guard, answer_problems
+from sam_detect.server.detecting import Detectors, ServiceLimits
+from sam_detect.server.http import Guard
 from sam_detect.server.listening import served
 from sam_detect.server.live import LiveSession
 from sam_detect.server.live_app import live_app
+from sam_detect.server.problems import answer_problems
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
 from tests.integration.page_harness import TOKEN, draw_photos

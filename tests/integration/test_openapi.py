@@ -24,8 +24,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 
 from sam_detect.api import SAMDetect  # noqa: E402
 from sam_detect.server.access import Access  # noqa: E402
-from sam_detect.server.detecting import ServiceLimits  # noqa: E402
-from sam_detect.server.detectors import Detectors  # noqa: E402
+from sam_detect.server.detecting import Detectors, ServiceLimits  # noqa: E402
 from sam_detect.server.listening import served  # noqa: E402
 from sam_detect.server.service import service_app  # noqa: E402
 from tests.integration.page_harness import draw_photos  # noqa: E402

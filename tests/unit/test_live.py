@@ -13,8 +13,8 @@ import pytest
 from sam_detect.errors import ConfigError, ImageError, LibraryError, MaskError, NotFoundError
 from sam_detect.server import live_frames
 from sam_detect.server.live import LiveSession, Shown, object_at
+from sam_detect.server.live_app import MOST_CHARACTERS, Look, Name, read_message
 from sam_detect.server.live_frames import FrameEncoder, Pace, header, to_jpeg
-from sam_detect.server.live_messages import MOST_CHARACTERS, Look, Name, read_message
 from sam_detect.types import Masks, TrackedFrame
 from tests.drawn_scene import Drawn, disc_xy, fresh, name_at
 from tests.tracked_frames import tracked

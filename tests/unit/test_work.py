@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sam_detect.server.work import MOST_TOGETHER, BusyError, FullError, WorkQueue
+from sam_detect.server.problems import BusyError, FullError
+from sam_detect.server.work import MOST_TOGETHER, WorkQueue
 
 
 class Worker:
