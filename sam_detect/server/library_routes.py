@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from sam_detect.library.transfer import Imported
+from sam_detect.library.transfer import Imported, OnConflict
 from sam_detect.server.http import MAX_BODY
 from sam_detect.server.library_view import MOST_EXAMPLES, LibraryView, Order, change_to_dict
 
@@ -23,44 +23,11 @@ SHOWN_CONFLICTS = 20
 
 Label = Annotated[str, Field(min_length=1, max_length=2000)]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
-Ids = Annotated[list[Id], Field(min_length=1, max_length=MOST_IDS)]
-
-
-class Rename(BaseModel):
-    label: Label
-    new: Label
-
-
-class Merge(BaseModel):
-    labels: Annotated[list[Label], Field(min_length=1, max_length=1000)]
-    into: Label
-
-
-class Move(BaseModel):
-    ids: Ids
-    label: Label
-    shown: Label | None = None
-
-
-class Remove(BaseModel):
-    ids: Ids
-    shown: Label | None = None
-
-
-class RemoveLabel(BaseModel):
-    label: Label
-
-
-class Undo(BaseModel):
-    change: Id | None = None
-
-
-class UndoBatch(BaseModel):
-    batch: Id
-
-
-class Import(BaseModel):
-    conflicts: Literal["keep", "replace"] = "keep"
+Ids = Annotated[list[Id], Field(min_length=1, max_length=MOST_IDS), Body(embed=True)]
+Labels = Annotated[list[Label], Field(min_length=1, max_length=1000), Body(embed=True)]
+InBody = Body(embed=True)
+"""A field of the JSON of a request."""
+Shown = Annotated[Label | None, InBody]
 
 
 def library_body_limit(path: str) -> int:
@@ -100,33 +67,33 @@ def library_routes(view: LibraryView) -> APIRouter:
         return {"entries": view.log()}
 
     @router.post("/rename")
-    def rename(body: Rename) -> dict[str, Any]:
-        return change_to_dict(view.rename(body.label, body.new))
+    def rename(label: Annotated[Label, InBody], new: Annotated[Label, InBody]) -> dict[str, Any]:
+        return change_to_dict(view.rename(label, new))
 
     @router.post("/merge")
-    def merge(body: Merge) -> dict[str, Any]:
-        return change_to_dict(view.merge(body.labels, body.into))
+    def merge(labels: Labels, into: Annotated[Label, InBody]) -> dict[str, Any]:
+        return change_to_dict(view.merge(labels, into))
 
     @router.post("/move")
-    def move(body: Move) -> dict[str, Any]:
-        return change_to_dict(view.move(body.ids, body.label, shown=body.shown))
+    def move(ids: Ids, label: Annotated[Label, InBody], shown: Shown = None) -> dict[str, Any]:
+        return change_to_dict(view.move(ids, label, shown=shown))
 
     @router.post("/remove")
-    def remove(body: Remove) -> dict[str, Any]:
-        return change_to_dict(view.remove(body.ids, shown=body.shown))
+    def remove(ids: Ids, shown: Shown = None) -> dict[str, Any]:
+        return change_to_dict(view.remove(ids, shown=shown))
 
     @router.post("/remove-label")
-    def remove_label(body: RemoveLabel) -> dict[str, Any]:
-        return change_to_dict(view.remove_label(body.label))
+    def remove_label(label: Annotated[Label, InBody]) -> dict[str, Any]:
+        return change_to_dict(view.remove_label(label))
 
     @router.post("/undo")
-    def undo(body: Undo) -> dict[str, Any]:
-        done = view.undo(body.change)
+    def undo(change: Annotated[Id | None, InBody] = None) -> dict[str, Any]:
+        done = view.undo(change)
         return {"change": change_to_dict(done.change), "restored": done.restored, "kept": done.kept}
 
     @router.post("/undo-batch")
-    def undo_batch(body: UndoBatch) -> dict[str, Any]:
-        return change_to_dict(view.undo_batch(body.batch))
+    def undo_batch(batch: Annotated[Id, InBody]) -> dict[str, Any]:
+        return change_to_dict(view.undo_batch(batch))
 
     @router.get("/export")
     def export(name: Annotated[str, Query(max_length=40)] = "library") -> StreamingResponse:
@@ -158,8 +125,10 @@ def library_routes(view: LibraryView) -> APIRouter:
         return {"upload": key, **_imported(plan)}
 
     @router.post("/uploads/{upload}")
-    def import_upload(upload: str, body: Import) -> dict[str, Any]:
-        return _imported(view.import_upload(upload, body.conflicts))
+    def import_upload(
+        upload: str, conflicts: Annotated[OnConflict, InBody] = "keep"
+    ) -> dict[str, Any]:
+        return _imported(view.import_upload(upload, conflicts))
 
     return router
 
