@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sam_detect.api import SAMDetect
@@ -123,7 +124,7 @@ class Service:
 
     def __init__(self, detectors: Detectors, limits: ServiceLimits) -> None:
         self.detectors, self.limits = detectors, limits
-        self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
+        self.queue = WorkQueue(limits.waiting, limits.seconds)
         self.metrics = Metrics(lambda: len(self.queue))
 
     def count_examples(self) -> None:
@@ -131,63 +132,50 @@ class Service:
         for name, count in self.detectors.open_libraries().items():
             self.metrics.examples.labels(name).set(count)
 
-    def _batched(self, size: int) -> None:
-        self.metrics.batches.observe(size)
-
     async def run(
-        self, work: Any, asked: Any, upload: Upload, gone: Callable[[], Any] | None = None
-    ) -> Any:
+        self, work: Callable[[Any, Upload], Any], how: Any, upload: Upload,
+        gone: Callable[[], Any] | None = None,
+    ) -> Any:  # fmt: skip
         """Has a worker do something with a picture; takes and raises what :meth:`WorkQueue.run`
-        does. Pictures of which the same is ``asked`` may be worked on together."""
+        does."""
         most = self.detectors.default.settings.max_image_pixels
         slow = await asyncio.to_thread(upload.pixels, most) > QUICK_PIXELS
-        return await self.queue.run(asked, work, (asked, upload), slow=slow, gone=gone)
+        return await self.queue.run(partial(work, how, upload), slow=slow, gone=gone)
 
-    def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
-        """The pictures of a micro-batch, all asked for alike."""
+    def detect(self, how: Asked, upload: Upload) -> dict[str, Any]:
+        """What is found in a picture; one that cannot be read has a ``problem``. Raises what
+        :meth:`Detectors.get` does."""
+        detector = self.detectors.get(how.library)
+        snapshot = detector.snapshot()
         try:
-            detector = self.detectors.get(items[0][0].library)
-        except SamDetectError as error:
-            return [error for _ in items]  # type: ignore[misc]  # the queue raises it for each
-        snapshot, found = detector.snapshot(), []
-        for how, upload in items:
-            try:
-                pipeline = detector.pipeline.with_threshold(how.threshold)
-                with heard(upload.path, upload.name) as said:
-                    detections = pipeline.detect(
-                        upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
-                    )
-                shown = detections if how.unknown else detections.known
-                self.metrics.note_stages(detections.timings_ms)
-                found.append({**shown.to_dict(explain=how.explain), "warnings": said})
-            except (SamDetectError, OSError, MemoryError) as error:
-                # One picture is no reason to fail those of others.
-                found.append({"image": upload.name, "problem": problem_of(error)})
-        return found
+            pipeline = detector.pipeline.with_threshold(how.threshold)
+            with heard(upload.path, upload.name) as said:
+                detections = pipeline.detect(
+                    upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
+                )
+        except (SamDetectError, OSError, MemoryError) as error:
+            # One picture is no reason to fail the others of the request.
+            return {"image": upload.name, "problem": problem_of(error)}
+        shown = detections if how.unknown else detections.known
+        self.metrics.note_stages(detections.timings_ms)
+        return {**shown.to_dict(explain=how.explain), "warnings": said}
 
     def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
         """The result of a picture of a job; between others, as soon as it is its turn."""
         how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
-        found: dict[str, Any] = self.queue.call(how, self.detect, (how, upload))
+        found: dict[str, Any] = self.queue.call(partial(self.detect, how, upload))
         return found
 
-    def learn(self, items: Sequence[tuple[Learning, Upload]]) -> list[Any]:
-        """Learns; an answer or an error for each."""
-        return [self._learn(*item) for item in items]
-
-    def _learn(self, learning: Learning, upload: Upload) -> Any:
-        try:
-            detector = self.detectors.get(learning.library, make=True)
-            with heard(upload.path, upload.name) as said:
-                frame = upload.read(detector)
-                learnt = detector.learn(
-                    frame, learning.label, boxes_xywh=learning.boxes_xywh,
-                    points_xy=learning.points_xy, negative=learning.negative,
-                    masks=_outlined(learning, frame.size_hw),
-                    accept_guess=learning.accept_guess,
-                )  # fmt: skip
-        except SamDetectError as error:
-            return error
+    def learn(self, learning: Learning, upload: Upload) -> dict[str, Any]:
+        """What was learnt; raises what :meth:`SAMDetect.learn` does."""
+        detector = self.detectors.get(learning.library, make=True)
+        with heard(upload.path, upload.name) as said:
+            frame = upload.read(detector)
+            learnt = detector.learn(
+                frame, learning.label, boxes_xywh=learning.boxes_xywh,
+                points_xy=learning.points_xy, negative=learning.negative,
+                masks=_outlined(learning, frame.size_hw), accept_guess=learning.accept_guess,
+            )  # fmt: skip
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
             "batch": learnt.batch, "warnings": [*said, *learnt.warnings],

@@ -57,12 +57,6 @@ class Metrics:
             "sam_detect_stage_seconds", "Time of the pipeline's stages for a picture.", ["stage"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
-        self.batches = Histogram(
-            "sam_detect_batch_size",
-            "Pictures of a micro-batch.",
-            buckets=(1, 2, 3, 4, 6, 8),
-            registry=registry,
-        )
         Gauge(
             "sam_detect_queue_length", "Requests that wait for the worker.", registry=registry
         ).set_function(waiting)

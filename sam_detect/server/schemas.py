@@ -144,7 +144,7 @@ class JobOptions(Body):
 
 @dataclass(frozen=True)
 class Asked:
-    """How pictures are to be detected; requests that ask alike are worked on together."""
+    """How pictures are to be detected."""
 
     library: str | None
     threshold: float | None

@@ -217,7 +217,7 @@ def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
 
     @router.get("/metrics", summary="Figures for Prometheus", **file_of("text/plain"))
     async def figures() -> Response:
-        """Requests, queue, micro-batches, stages, memory and libraries. A server of libraries that
+        """Requests, queue, stages, memory and libraries. A server of libraries that
         does not answer at once leaves the figures of before."""
         counting = asyncio.create_task(asyncio.to_thread(service.count_examples))
         await asyncio.wait([counting], timeout=COUNT_SECONDS)

@@ -213,7 +213,6 @@ def test_tokens_ids_and_logs(photo: Path, tmp_path: Path) -> None:
             'sam_detect_requests_total{method="POST",route="none",status="401"} 1.0',
             'sam_detect_library_examples{library="default"} 2.0',
             "sam_detect_queue_length 0.0",
-            "sam_detect_batch_size_count 2.0",
             'sam_detect_stage_seconds_count{stage="propose"} 1.0',
         ):
             assert figure in text
