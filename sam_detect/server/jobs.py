@@ -36,15 +36,6 @@ from sam_detect.server import schemas
 from sam_detect.server.client_texts import called, heard, reason_of
 from sam_detect.server.metrics import log
 from sam_detect.server.problems import BusyError, FullError, PlainJSON, problem_of
-from sam_detect.server.schemas import (
-    FormFile,
-    JobId,
-    JobOptions,
-    file_of,
-    form_text,
-    parsed,
-    reference,
-)
 from sam_detect.server.uploads import Upload, written
 from sam_detect.server.work import LastingThread
 
@@ -326,19 +317,19 @@ def job_routes(jobs: Jobs) -> APIRouter:
 
     @router.post("", status_code=202, summary="Begin a job", response_model=schemas.JobState,
                  openapi_extra={"requestBody": {"content": {"application/json": {
-                     "schema": reference("JobOptions")}}}})  # fmt: skip
+                     "schema": schemas.reference("JobOptions")}}}})  # fmt: skip
     async def begin(
         request: Request,
-        images: Annotated[list[FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
-        said: Annotated[str, Form(alias="request"), form_text("JobOptions")] = "{}",
+        images: Annotated[list[schemas.FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
+        said: Annotated[str, Form(alias="request"), schemas.form_text("JobOptions")] = "{}",
     ) -> Response:
         """Pictures that are sent, or those of a ``folder`` below the root of the service."""
         if images:
-            options = await parsed(JobOptions, said)
+            options = await schemas.parsed(schemas.JobOptions, said)
             pictures = [(each.filename or "", await each.read()) for each in images]
             made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
         else:
-            options = await parsed(JobOptions, request)
+            options = await schemas.parsed(schemas.JobOptions, request)
             if options.folder is None:
                 raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
             made = await asyncio.to_thread(jobs.submit_folder, options.folder, _plain(options))
@@ -350,21 +341,23 @@ def job_routes(jobs: Jobs) -> APIRouter:
         return {"jobs": jobs.all(limit)}
 
     @router.get("/{job}", summary="How far a job is", response_model=schemas.JobState)
-    def state(job: JobId) -> dict[str, Any]:
+    def state(job: schemas.JobId) -> dict[str, Any]:
         """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures;
         ``warnings`` say what of a folder was passed over."""
         return jobs.get(job)
 
     @router.get("/{job}/results", summary="The results of a job so far",
-                **file_of("application/jsonl"))  # fmt: skip
-    def results(job: JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
+                **schemas.file_of("application/jsonl"))  # fmt: skip
+    def results(job: schemas.JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
         return StreamingResponse(jobs.results(job, start), media_type="application/jsonl")
 
     @router.get("/{job}/events", summary="The progress of a job",
-                **file_of("text/event-stream"))  # fmt: skip
+                **schemas.file_of("text/event-stream"))  # fmt: skip
     async def events(
-        request: Request, job: JobId, last: Annotated[str, Header(alias="Last-Event-ID")] = ""
+        request: Request,
+        job: schemas.JobId,
+        last: Annotated[str, Header(alias="Last-Event-ID")] = "",
     ) -> Response:
         """Server-sent events; an event's id is how many pictures are done. Ends with the job."""
         jobs.get(job)
@@ -374,7 +367,7 @@ def job_routes(jobs: Jobs) -> APIRouter:
 
     @router.delete("/{job}", summary="Cancel a job, or remove one that has ended",
                    response_model=schemas.JobState)  # fmt: skip
-    def cancel(job: JobId) -> dict[str, Any]:
+    def cancel(job: schemas.JobId) -> dict[str, Any]:
         """The picture in work is the last one. Results stay until the job is removed."""
         return jobs.cancel(job)
 
@@ -399,5 +392,5 @@ async def _progress(request: Request, jobs: Jobs, job: str, after: int) -> Async
             yield ": still working\n\n"
 
 
-def _plain(options: JobOptions) -> dict[str, Any]:
+def _plain(options: schemas.JobOptions) -> dict[str, Any]:
     return options.model_dump(exclude={"folder"})

@@ -19,23 +19,6 @@ from sam_detect.server.http import Guard, application, as_image
 from sam_detect.server.jobs import Jobs, job_routes
 from sam_detect.server.metrics import RequestLog, log
 from sam_detect.server.problems import BusyError, FullError, PlainJSON, known_names
-from sam_detect.server.schemas import (
-    MOST_IMAGES,
-    PROBLEM_ANSWERS,
-    Asked,
-    ExampleId,
-    FormFile,
-    JobOptions,
-    Learning,
-    LibraryName,
-    LibraryQuery,
-    Pictures,
-    asked,
-    file_of,
-    form_text,
-    parsed,
-    reference,
-)
 from sam_detect.server.stream_routes import stream_routes
 from sam_detect.server.uploads import decoded, stored
 
@@ -73,7 +56,7 @@ def service_app(
             await asyncio.to_thread(jobs.close)
 
     app = application(
-        PAGE, lifespan=lifespan, responses=PROBLEM_ANSWERS,
+        PAGE, lifespan=lifespan, responses=schemas.PROBLEM_ANSWERS,
         summary="Show a few examples of an object, and it finds all the others.",
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
@@ -84,8 +67,10 @@ def service_app(
     app.include_router(watching_routes(service, jobs))
 
     document = app.openapi()  # is kept
-    said: Any = [(each, "validation") for each in (Pictures, Learning, JobOptions)]
-    _, defined = models_json_schema(said, ref_template=reference("{model}")["$ref"])
+    said: Any = [
+        (each, "validation") for each in (schemas.Pictures, schemas.Learning, schemas.JobOptions)
+    ]
+    _, defined = models_json_schema(said, ref_template=schemas.reference("{model}")["$ref"])
     document["components"]["schemas"] |= defined["$defs"]
     document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}] if access.token else [{}, {"token": []}]
@@ -106,11 +91,11 @@ def detection_routes(service: Service) -> APIRouter:
 
     @router.post("/detect", summary="Detect the objects of pictures",
                  response_model=schemas.Found, openapi_extra={"requestBody": {"content": {
-                     "application/json": {"schema": reference("Pictures")}}}})  # fmt: skip
+                     "application/json": {"schema": schemas.reference("Pictures")}}}})  # fmt: skip
     async def detect(
         request: Request,
-        how: Annotated[Asked, Depends(asked)],
-        images: Annotated[list[FormFile], File(max_length=MOST_IMAGES)] = [],  # noqa: B006
+        how: Annotated[schemas.Asked, Depends(schemas.asked)],
+        images: Annotated[list[schemas.FormFile], File(max_length=schemas.MOST_IMAGES)] = [],  # noqa: B006
     ) -> Response:
         """Answers with the object of ``sam-detect detect --json`` for each picture, in their order;
         for one that cannot be read, with its ``problem``."""
@@ -129,11 +114,11 @@ def detection_routes(service: Service) -> APIRouter:
     @router.post("/examples", summary="Learn objects of a picture")
     async def learn(
         request: Request,
-        image: Annotated[FormFile, File()],
-        said: Annotated[str, Form(alias="request"), form_text("Learning")],
+        image: Annotated[schemas.FormFile, File()],
+        said: Annotated[str, Form(alias="request"), schemas.form_text("Learning")],
     ) -> schemas.Learnt:
         """They are in the library, durably, when this schemas."""
-        learning = await parsed(Learning, said)
+        learning = await schemas.parsed(schemas.Learning, said)
         with stored([(image.filename or "", await image.read())]) as uploads:
             found: schemas.Learnt = await service.run(
                 service.learn, learning, uploads[0], request.is_disconnected
@@ -150,7 +135,7 @@ def library_routes(service: Service) -> APIRouter:
 
     @router.get("/examples", summary="List examples")
     def examples(
-        library: LibraryQuery = None,
+        library: schemas.LibraryQuery = None,
         label: Annotated[str | None, Query(max_length=200)] = None,
         start: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
@@ -168,13 +153,13 @@ def library_routes(service: Service) -> APIRouter:
         return {"examples": shown, "total": len(found)}
 
     @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
-                **file_of("image/webp"))  # fmt: skip
-    def thumbnail(example: ExampleId, library: LibraryQuery = None) -> Response:
+                **schemas.file_of("image/webp"))  # fmt: skip
+    def thumbnail(example: schemas.ExampleId, library: schemas.LibraryQuery = None) -> Response:
         """Its crop, as WebP."""
         return as_image(get(library).library.get(example).crop.image_rgb, quality=80)
 
     @router.delete("/examples/{example}", summary="Remove an example")
-    def remove(example: ExampleId, library: LibraryQuery = None) -> schemas.Removed:
+    def remove(example: schemas.ExampleId, library: schemas.LibraryQuery = None) -> schemas.Removed:
         """Gives how many were removed."""
         return {"removed": get(library).library.remove(ids=[example])}
 
@@ -184,7 +169,7 @@ def library_routes(service: Service) -> APIRouter:
         return {"libraries": service.detectors.names()}
 
     @router.get("/libraries/{name}", summary="What a library has", response_model=schemas.Stats)
-    def library_stats(name: LibraryName) -> dict[str, Any]:
+    def library_stats(name: schemas.LibraryName) -> dict[str, Any]:
         """Its examples, labels and recipe."""
         stats = get(name).library.stats()
         return {**stats, "location": without_home(stats["location"])}
@@ -192,7 +177,8 @@ def library_routes(service: Service) -> APIRouter:
     @router.post("/libraries/{name}/undo", summary="Take a learning batch back",
                  response_model=schemas.Undone)  # fmt: skip
     def undo(
-        name: LibraryName, batch: Annotated[str | None, Query(min_length=1, max_length=64)] = None
+        name: schemas.LibraryName,
+        batch: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
     ) -> dict[str, Any]:
         """The one that ``batch`` names, as learning answered; else the last one, perhaps of another
         user. Gives what was taken back."""
@@ -215,7 +201,7 @@ def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
 
-    @router.get("/metrics", summary="Figures for Prometheus", **file_of("text/plain"))
+    @router.get("/metrics", summary="Figures for Prometheus", **schemas.file_of("text/plain"))
     async def figures() -> Response:
         """Requests, queue, stages, memory and libraries. A server of libraries that
         does not answer at once leaves the figures of before."""
@@ -228,7 +214,7 @@ def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
 
 async def _as_json(request: Request) -> list[tuple[str, bytes]]:
     """Names and contents of the pictures of a request that has them as JSON."""
-    images = (await parsed(Pictures, request)).images
+    images = (await schemas.parsed(schemas.Pictures, request)).images
     return [(each.name, await asyncio.to_thread(decoded, each.data)) for each in images]
 
 
