@@ -97,7 +97,7 @@ def library_routes(view: LibraryView) -> APIRouter:
 
     @router.get("/export")
     def export(name: Annotated[str, Query(max_length=40)] = "library") -> StreamingResponse:
-        made = view.export(name)
+        made = view.files.export(name)
         file = made.__enter__()  # here, so that its errors become problems
 
         def content() -> Iterator[bytes]:
@@ -113,7 +113,7 @@ def library_routes(view: LibraryView) -> APIRouter:
 
     @router.post("/uploads")
     async def upload(request: Request) -> dict[str, Any]:
-        path = view.new_upload()
+        path = view.files.new_upload()
         try:
             with path.open("wb") as stream:
                 async for data in request.stream():
@@ -121,14 +121,14 @@ def library_routes(view: LibraryView) -> APIRouter:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        key, plan = await run_in_threadpool(view.check_upload, path)
+        key, plan = await run_in_threadpool(view.files.check_upload, path)
         return {"upload": key, **_imported(plan)}
 
     @router.post("/uploads/{upload}")
     def import_upload(
         upload: str, conflicts: Annotated[OnConflict, InBody] = "keep"
     ) -> dict[str, Any]:
-        return _imported(view.import_upload(upload, conflicts))
+        return _imported(view.files.import_upload(upload, conflicts))
 
     return router
 
