@@ -10,14 +10,22 @@ import asyncio
 import io
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from PIL import Image
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
@@ -33,7 +41,7 @@ MAX_BODY = 1 << 20
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
 STALLED_BODY_SECONDS = 10.0
-"""... and so is one of which nothing comes for so long."""
+"""A body of which nothing comes for so long is given up, too."""
 FORM, MOST_AFTER_FORM = b"multipart/form-data", 1 << 10
 """So many bytes may follow the closing boundary of a form."""
 DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
@@ -256,6 +264,50 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+class Sockets:
+    """The WebSockets of a page or a service, of which only so many may be open at once.
+
+    Args:
+        most: further ones are refused.
+        refusal: what is said then.
+    """
+
+    def __init__(self, most: int, refusal: str) -> None:
+        self._most, self._refusal, self._open = most, refusal, 0
+
+    async def serve(self, socket: WebSocket, run: Callable[[], Awaitable[None]]) -> None:
+        """Accepts a WebSocket, if there is room for it, and runs what serves it."""
+        if self._open >= self._most:
+            refused = problem(503, f"{self._most} {self._refusal}", {"Retry-After": "5"})
+            await socket.send_denial_response(refused)
+            return
+        self._open += 1
+        try:
+            offered = socket.scope.get("subprotocols", ())
+            await socket.accept(SOCKET_PROTOCOL if SOCKET_PROTOCOL in offered else None)
+            await run()
+        finally:
+            self._open -= 1
+
+
+async def received(socket: WebSocket) -> AsyncIterator[Message]:
+    """The messages of a client, with ``text`` or ``bytes``, until it is gone."""
+    with suppress(WebSocketDisconnect):
+        while (event := await socket.receive())["type"] != "websocket.disconnect":
+            yield event
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs some works together until one of them ends; the others are cancelled then."""
+    tasks = [asyncio.ensure_future(each) for each in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def as_image(

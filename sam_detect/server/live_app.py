@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,8 +13,16 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam_detect.errors import ConfigError, NotFoundError, SamDetectError
+from sam_detect.models.sharing import LastUsed
 from sam_detect.server.access import Access
-from sam_detect.server.http import SOCKET_PROTOCOL, Guard, application
+from sam_detect.server.http import (
+    SOCKET_PROTOCOL,
+    Guard,
+    Sockets,
+    application,
+    received,
+    until_one_ends,
+)
 from sam_detect.server.live import LiveSession, Seen
 from sam_detect.server.live_frames import FrameEncoder, Pace, rings
 from sam_detect.server.problems import BusyError, first_problem, problem, problem_of
@@ -99,7 +106,8 @@ class Control(_Question):
     type: Literal["pause", "resume", "finish"]
 
 
-Message = Got | Look | Name | Reject | Undo | Control
+Request = Look | Name | Reject | Undo | Control
+Message = Got | Request
 _ANY: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
@@ -127,8 +135,8 @@ class LivePage:
 
     def __init__(self, session: LiveSession, most_sockets: int = MOST_SOCKETS) -> None:
         self.session, self.encoder = session, FrameEncoder()
-        self._most, self._open = most_sockets, 0
-        self._answers: OrderedDict[str, asyncio.Future[Answer]] = OrderedDict()
+        self._sockets = Sockets(most_sockets, "windows watch already: close one")
+        self._answers: LastUsed[str, asyncio.Future[Answer]] = LastUsed(ANSWERS)
 
     async def serve(self, socket: WebSocket) -> None:
         """One window, until it is gone or the video is finished."""
@@ -136,29 +144,15 @@ class LivePage:
             refusal = f"the WebSocket needs the protocol {SOCKET_PROTOCOL}"
             await socket.send_denial_response(problem(400, refusal))
             return
-        if self._open >= self._most:
-            refusal = f"{self._most} windows watch already: close one"
-            await socket.send_denial_response(problem(503, refusal))
-            return
-        self._open += 1
-        try:
-            await socket.accept(subprotocol=SOCKET_PROTOCOL)
-            await _Window(self, socket).run()
-        finally:
-            self._open -= 1
+        await self._sockets.serve(socket, _Window(self, socket).run)
 
-    def answer(self, message: Message, pace: Pace) -> asyncio.Future[Answer]:
+    def answer(self, message: Request, pace: Pace) -> asyncio.Future[Answer]:
         """What a request gives; the same one again gives the same answer."""
-        key = "" if isinstance(message, Got) else f"{message.type} {message.id}"
-        known = self._answers.get(key)
-        if known is None:
-            known = asyncio.ensure_future(self._do(message, pace))
-            self._answers[key] = known
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        return known
+        return self._answers.get(
+            f"{message.type} {message.id}", lambda: asyncio.ensure_future(self._do(message, pace))
+        )
 
-    async def _do(self, message: Message, pace: Pace) -> Answer:
+    async def _do(self, message: Request, pace: Pace) -> Answer:
         session = self.session
         match message:
             case Control():
@@ -185,7 +179,6 @@ class LivePage:
                 seen = self._seen(message, pace)
                 masks = await asyncio.wrap_future(seen.masks)
                 return {"seen": seen.key, "track": seen.track_id, "rings": rings(masks, 0)}
-        return {}
 
     def _seen(self, message: Look | Reject, pace: Pace) -> Seen:
         """The object that a message is about.
@@ -225,16 +218,13 @@ class _Window:
                 loop.call_soon_threadsafe(self._changed.set)
 
         leave = self._session.listen(changed)
-        showing = asyncio.ensure_future(self._show())
-        hearing = asyncio.ensure_future(self._hear())
-        both = {showing, hearing}
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(self._show(), self._hear())
         finally:
             leave()
-            for task in (*both, *self._asked):
+            for task in self._asked:
                 task.cancel()
-            await asyncio.gather(*both, *self._asked, return_exceptions=True)
+            await asyncio.gather(*self._asked, return_exceptions=True)
         with suppress(RuntimeError, WebSocketDisconnect):  # it is gone
             await self._socket.close()
 
@@ -269,30 +259,25 @@ class _Window:
             await self._send(state)
 
     async def _hear(self) -> None:
-        with suppress(WebSocketDisconnect):
-            while True:
-                event = await self._socket.receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                text = event.get("text")
-                try:
-                    if text is None:
-                        raise ConfigError("messages are text")
-                    message = read_message(text)
-                except ConfigError as error:
-                    await self._send(_problem(error))
-                    continue
-                if isinstance(message, Got):
-                    self._pace.note_got(message.number)
-                    self._changed.set()
-                elif len(self._asked) >= MOST_AT_ONCE:
-                    await self._send(_problem(BusyError("wait for the answers", 1), message.id))
-                else:
-                    task = asyncio.ensure_future(self._ask(message))
-                    self._asked.add(task)
-                    task.add_done_callback(self._asked.discard)
+        async for event in received(self._socket):
+            try:
+                if event.get("text") is None:
+                    raise ConfigError("messages are text")
+                message = read_message(event["text"])
+            except ConfigError as error:
+                await self._send(_problem(error))
+                continue
+            if isinstance(message, Got):
+                self._pace.note_got(message.number)
+                self._changed.set()
+            elif len(self._asked) >= MOST_AT_ONCE:
+                await self._send(_problem(BusyError("wait for the answers", 1), message.id))
+            else:
+                task = asyncio.ensure_future(self._ask(message))
+                self._asked.add(task)
+                task.add_done_callback(self._asked.discard)
 
-    async def _ask(self, message: Look | Reject | Undo | Control) -> None:
+    async def _ask(self, message: Request) -> None:
         try:
             # Goes on where this window is lost: the answer waits until it asks again.
             answer = await asyncio.shield(self._page.answer(message, self._pace))

@@ -48,7 +48,7 @@ class Decision(Body):
 
 
 class Decisions(Body):
-    """... of several objects of a picture."""
+    """What a user decides of several objects of a picture."""
 
     decisions: Annotated[list[Decision], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
@@ -65,7 +65,7 @@ class GroupDecision(GroupMember, Decision):
 
 
 class GroupDecisions(Body):
-    """... of a group."""
+    """What a user decides of the objects of a group."""
 
     decisions: Annotated[list[GroupDecision], Field(min_length=1, max_length=MOST_AT_ONCE)]
 

@@ -28,9 +28,9 @@ NEIGHBOURS = 3
 CLOSE_PX = 0.35
 """Outlines are shown this close to the true ones."""
 SAME_IOU = 0.5
-"""A proposal that overlaps a drawn or a deleted outline by this IoU is that object..."""
+"""A proposal that overlaps a drawn or a deleted outline by this IoU is that object."""
 PART_SHARE = 0.8
-"""... and so is one that lies within a drawn outline so far."""
+"""A proposal of which this share lies within a drawn outline is a part of that object."""
 
 
 @dataclass(frozen=True)

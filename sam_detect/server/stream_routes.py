@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.server.detecting import Service
-from sam_detect.server.http import SOCKET_PROTOCOL
-from sam_detect.server.problems import BusyError, problem, problem_of
+from sam_detect.server.http import Sockets, received, until_one_ends
+from sam_detect.server.problems import BusyError, problem_of
 from sam_detect.server.schemas import Asked, asked
 from sam_detect.server.uploads import stored
 
@@ -24,10 +24,9 @@ MOST_AHEAD = 4
 """Pictures of a stream that are kept until it is their turn; further ones stay on the way, so that
 the client's sending waits."""
 MOST_AHEAD_BYTES = 64 << 20
-"""... and so many bytes of them, but for one picture that is larger."""
+"""Bytes of the pictures of a stream that are kept, unless one picture is larger."""
 MOST_SKIPPED = 1000
-"""... of a stream of which only the latest picture is kept, so many may be skipped before the
-client has to take an answer."""
+"""Pictures of a stream with ``latest`` that are skipped before the client has to take an answer."""
 
 Answer = dict[str, Any]
 
@@ -35,7 +34,7 @@ Answer = dict[str, Any]
 def stream_routes(service: Service) -> APIRouter:
     """The stream."""
     router = APIRouter(prefix="/v1")
-    open_: set[WebSocket] = set()
+    sockets = Sockets(MOST_STREAMS, "streams are open already: close one")
 
     @router.websocket("/stream")
     async def stream(
@@ -43,18 +42,7 @@ def stream_routes(service: Service) -> APIRouter:
         how: Annotated[Asked, Depends(asked)],
         latest: Annotated[bool, Query()] = False,
     ) -> None:
-        if len(open_) >= MOST_STREAMS:
-            refusal = f"{MOST_STREAMS} streams are open already: close one"
-            await socket.send_denial_response(problem(503, refusal, {"Retry-After": "5"}))
-            return
-        open_.add(socket)
-        try:
-            offered = socket.scope.get("subprotocols", ())
-            await socket.accept(SOCKET_PROTOCOL if SOCKET_PROTOCOL in offered else None)
-            with service.metrics.streams.track_inprogress():
-                await _Stream(service, socket, how, latest=latest).run()
-        finally:
-            open_.discard(socket)
+        await sockets.serve(socket, _Stream(service, socket, how, latest=latest).run)
 
     return router
 
@@ -90,31 +78,21 @@ class _Stream:
 
     async def run(self) -> None:
         """Until the client is gone."""
-        hearing = asyncio.ensure_future(self._hear())
-        answering = asyncio.ensure_future(self._answer())
-        try:
-            await asyncio.wait({hearing, answering}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (hearing, answering):
-                task.cancel()
-            await asyncio.gather(hearing, answering, return_exceptions=True)
+        with self._service.metrics.streams.track_inprogress():
+            await until_one_ends(self._hear(), self._answer())
 
     async def _hear(self) -> None:
         """Takes pictures, numbered from 1, as long as there is room for them."""
         number = 0
-        with suppress(WebSocketDisconnect):
-            while True:
-                event = await self._socket.receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                number += 1
-                async with self._changed:
-                    await self._changed.wait_for(self._has_room)
-                    if self._latest and self._waiting:
-                        last = self._waiting[-1]
-                        last.data, last.skipped = None, True
-                    self._waiting.append(_Picture(number, event.get("bytes")))
-                    self._changed.notify_all()
+        async for event in received(self._socket):
+            number += 1
+            async with self._changed:
+                await self._changed.wait_for(self._has_room)
+                if self._latest and self._waiting:
+                    last = self._waiting[-1]
+                    last.data, last.skipped = None, True
+                self._waiting.append(_Picture(number, event.get("bytes")))
+                self._changed.notify_all()
 
     def _has_room(self) -> bool:
         kept = sum(len(each.data or b"") for each in self._waiting)
