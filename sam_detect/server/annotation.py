@@ -39,7 +39,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UndoResult:
     """What undo or redo did.
 
     Attributes:
@@ -308,12 +308,12 @@ class AnnotationSession:
 
     # -- undo --------------------------------------------------------------------------------
 
-    def undo(self) -> Outcome:
+    def undo(self) -> UndoResult:
         """Takes the last change back; raises as :meth:`Changes.undo`."""
         with self._changing:
             return self._outcome(self._changes.undo())
 
-    def redo(self) -> Outcome:
+    def redo(self) -> UndoResult:
         """Makes the last change again that was undone; raises as :meth:`undo`."""
         with self._changing:
             return self._outcome(self._changes.redo())
@@ -380,9 +380,9 @@ class AnnotationSession:
                 return frame
         raise ImageError("the picture of this change is no longer in the folder: put it back first")
 
-    def _outcome(self, change: Change) -> Outcome:
+    def _outcome(self, change: Change) -> UndoResult:
         places = [self._digests.get(step.picture) for step in change.steps]
-        return Outcome(change.title, next((p for p in places if p is not None), None))
+        return UndoResult(change.title, next((p for p in places if p is not None), None))
 
 
 def _title(named: Sequence[Named], pictures: int) -> str:

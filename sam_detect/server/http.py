@@ -266,7 +266,7 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-class Sockets:
+class OpenSockets:
     """The WebSockets of a page or a service, of which only so many may be open at once.
 
     Args:

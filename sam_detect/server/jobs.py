@@ -57,7 +57,7 @@ Detect = Callable[[Upload, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
-class _Job:
+class _PictureJob:
     """A job.
 
     Attributes:
@@ -116,7 +116,7 @@ class Jobs:
     def __init__(self, detect: Detect, root: Path | None = None) -> None:
         self._detect, self._root = detect, None if root is None else root.resolve()
         self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-jobs-")
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, _PictureJob] = {}
         self._changed, self._stopped = threading.Condition(), threading.Event()
         self._thread = LastingThread("jobs", self._step)
 
@@ -227,7 +227,7 @@ class Jobs:
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _found(self, job: str) -> _Job:
+    def _found(self, job: str) -> _PictureJob:
         if job not in self._jobs:
             raise NotFoundError(f"there is no job '{job[:40]}'")
         return self._jobs[job]
@@ -239,7 +239,7 @@ class Jobs:
         self, folder: Path, pictures: Sequence[Upload], options: dict[str, Any],
         said: Sequence[str] = (),
     ) -> dict[str, Any]:  # fmt: skip
-        job = _Job(folder.name, folder, pictures, options, list(said))
+        job = _PictureJob(folder.name, folder, pictures, options, list(said))
         folder.mkdir(exist_ok=True)
         job.results.touch()
         with self._changed:
@@ -257,7 +257,7 @@ class Jobs:
         if unfinished >= MOST_UNFINISHED:
             raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
 
-    def _remove(self, job: _Job) -> None:
+    def _remove(self, job: _PictureJob) -> None:
         del self._jobs[job.id]
         shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -284,7 +284,7 @@ class Jobs:
                 )
         return not self._stopped.is_set()
 
-    def _result(self, job: _Job, upload: Upload) -> dict[str, Any]:
+    def _result(self, job: _PictureJob, upload: Upload) -> dict[str, Any]:
         try:
             return self._detect(upload, job.options)
         except FOR_NOW:
@@ -294,7 +294,7 @@ class Jobs:
                 log("error", job=job.id, error=f"{type(error).__name__}: {error}")
             return {"image": upload.name, "problem": problem_of(error)}
 
-    def _store(self, job: _Job, result: dict[str, Any]) -> None:
+    def _store(self, job: _PictureJob, result: dict[str, Any]) -> None:
         """Stores a result, unless the job has ended; raises ``OSError`` where that fails. What was
         written of it then is written over by the next one."""
         data = json.dumps(result).encode() + b"\n"

@@ -34,7 +34,7 @@ FORMATS = {
 """The formats that need no pixels of the pictures, and the file or folder of each in the zip."""
 
 
-class LibraryFiles:
+class LibraryTransfer:
     """Exports of a library, and uploads of exports. Safe for several threads.
 
     Args:

@@ -23,7 +23,7 @@ from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
 from sam_detect.server.client_texts import without_folders
-from sam_detect.server.library_files import FORMATS, LibraryFiles
+from sam_detect.server.library_files import FORMATS, LibraryTransfer
 from sam_detect.types import ImageRGB
 from sam_detect.types.labels import shown_label
 from sam_detect.types.masks import FloatArray
@@ -37,15 +37,6 @@ MARGIN = 0.3
 """What a thumbnail shows around an object, as a share of the object's longer side."""
 AROUND = 0.55
 """The brightness of what is not the object."""
-
-
-@dataclass(frozen=True)
-class ShownLabel:
-    """A label with how many examples say that something is one, and how many that it is not."""
-
-    label: str
-    positives: int
-    negatives: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class VectorMap:
 
 
 @dataclass
-class _Contents:
+class _KnownExamples:
     """What is known of one generation."""
 
     generation: str
@@ -126,32 +117,31 @@ class LibraryView:
     def __init__(self, detector: SAMDetect) -> None:
         self._detector = detector
         self._changes = Changes(detector.library, lambda: detector.pipeline.features)
-        self._last = _Contents("")
+        self._last = _KnownExamples("")
         # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.RLock()
-        self.files = LibraryFiles(detector.library)
+        self.files = LibraryTransfer(detector.library)
 
     # -- reading -------------------------------------------------------------------------------
 
     def overview(self) -> dict[str, Any]:
-        """``name``, ``generation``, ``examples``, ``labels`` (:class:`ShownLabel`), ``formats``,
-        and ``undo``: the newest change, or None."""
+        """``name``, ``generation``, ``examples``, ``formats``, ``undo`` (the newest change, or
+        None), and ``labels``: each ``label`` with how many examples say that something is one
+        (``positives``), and how many that it is not (``negatives``)."""
         contents = self._contents()
         names = sorted({label for label, _ in contents.groups}, key=lambda n: (n.casefold(), n))
+        sizes = {key: len(ids) for key, ids in contents.groups.items()}
         labels = [
-            ShownLabel(
-                name,
-                len(contents.groups.get((name, False), ())),
-                len(contents.groups.get((name, True), ())),
-            )
+            {"label": name, "positives": sizes.get((name, False), 0),
+             "negatives": sizes.get((name, True), 0)}
             for name in names
-        ]
+        ]  # fmt: skip
         newest = next(iter(self._changes.log()), None)
         return {
             "name": self._detector.library.name,
             "generation": contents.generation,
             "examples": len(contents.rows),
-            "labels": [asdict(each) for each in labels],
+            "labels": labels,
             "formats": list(FORMATS),
             "undo": None if newest is None else change_to_dict(newest),
         }
@@ -257,12 +247,12 @@ class LibraryView:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _contents(self) -> _Contents:
+    def _contents(self) -> _KnownExamples:
         library = self._detector.library
         with self._lock:
             generation = library.generation
             if self._last.generation != generation or not generation:
-                contents = _Contents(generation)
+                contents = _KnownExamples(generation)
                 if generation:
                     with library.store.session():
                         contents.generation = library.generation
@@ -277,7 +267,7 @@ class LibraryView:
             return self._last
 
     def _ordered(
-        self, contents: _Contents, label: str, negative: bool, order: Order
+        self, contents: _KnownExamples, label: str, negative: bool, order: Order
     ) -> tuple[list[str], dict[str, LeftOut]]:
         """The ids of a label's examples in this order, and what the others say, where known."""
         found = contents.groups.get((label, negative), [])
@@ -291,7 +281,7 @@ class LibraryView:
             ids.sort(key=lambda key: str(contents.rows[key]["added"]), reverse=True)
         return ids, others
 
-    def _others(self, contents: _Contents) -> dict[str, LeftOut]:
+    def _others(self, contents: _KnownExamples) -> dict[str, LeftOut]:
         with self._lock:
             if contents.others is None:
                 snapshot = self._detector.snapshot()

@@ -18,13 +18,13 @@ from sam_detect.server.access import Access
 from sam_detect.server.http import (
     SOCKET_PROTOCOL,
     Guard,
-    Sockets,
+    OpenSockets,
     application,
     received,
     until_one_ends,
 )
-from sam_detect.server.live import LiveSession, Seen
-from sam_detect.server.live_frames import FrameEncoder, Pace, rings
+from sam_detect.server.live import ClickedObject, LiveSession
+from sam_detect.server.live_frames import LiveEncoder, Pace, rings
 from sam_detect.server.problems import BusyError, first_problem, problem, problem_of
 
 PAGE = {
@@ -134,8 +134,8 @@ class LivePage:
     """
 
     def __init__(self, session: LiveSession, most_sockets: int = MOST_SOCKETS) -> None:
-        self.session, self.encoder = session, FrameEncoder()
-        self._sockets = Sockets(most_sockets, "windows watch already: close one")
+        self.session, self.encoder = session, LiveEncoder()
+        self._sockets = OpenSockets(most_sockets, "windows watch already: close one")
         self._answers: LastUsed[str, asyncio.Future[Answer]] = LastUsed(ANSWERS)
 
     async def serve(self, socket: WebSocket) -> None:
@@ -180,7 +180,7 @@ class LivePage:
                 masks = await asyncio.wrap_future(seen.masks)
                 return {"seen": seen.key, "track": seen.track_id, "rings": rings(masks, 0)}
 
-    def _seen(self, message: Look | Reject, pace: Pace) -> Seen:
+    def _seen(self, message: Look | Reject, pace: Pace) -> ClickedObject:
         """The object that a message is about.
 
         Raises:

@@ -102,13 +102,12 @@ class OpenPicture:
         Raises:
             NotFoundError: there is no such tile.
         """
-        if not 0 <= reduced <= self.levels or column < 0 or row < 0:
-            raise NotFoundError("there is no such tile")
-        image = self._halved(reduced)
         top, left = row * TILE_SIDE, column * TILE_SIDE
-        if top >= image.shape[0] or left >= image.shape[1]:
-            raise NotFoundError("there is no such tile")
-        return image[top : top + TILE_SIDE, left : left + TILE_SIDE]
+        if 0 <= reduced <= self.levels and min(top, left) >= 0:
+            tile = self._halved(reduced)[top : top + TILE_SIDE, left : left + TILE_SIDE]
+            if tile.size:
+                return tile
+        raise NotFoundError("there is no such tile")
 
     def _halved(self, times: int) -> ImageRGB:
         if not times:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
 from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.server.detecting import Service
-from sam_detect.server.http import Sockets, received, until_one_ends
+from sam_detect.server.http import OpenSockets, received, until_one_ends
 from sam_detect.server.problems import BusyError, problem_of
 from sam_detect.server.schemas import Asked, asked
 from sam_detect.server.uploads import stored
@@ -34,7 +34,7 @@ Answer = dict[str, Any]
 def stream_routes(service: Service) -> APIRouter:
     """The stream."""
     router = APIRouter(prefix="/v1")
-    sockets = Sockets(MOST_STREAMS, "streams are open already: close one")
+    sockets = OpenSockets(MOST_STREAMS, "streams are open already: close one")
 
     @router.websocket("/stream")
     async def stream(
@@ -42,13 +42,13 @@ def stream_routes(service: Service) -> APIRouter:
         how: Annotated[Asked, Depends(asked)],
         latest: Annotated[bool, Query()] = False,
     ) -> None:
-        await sockets.serve(socket, _Stream(service, socket, how, latest=latest).run)
+        await sockets.serve(socket, _StreamClient(service, socket, how, latest=latest).run)
 
     return router
 
 
 @dataclass
-class _Picture:
+class _StreamedPicture:
     """A picture that came.
 
     Attributes:
@@ -62,7 +62,7 @@ class _Picture:
     skipped: bool = False
 
 
-class _Stream:
+class _StreamClient:
     """One client: what it sends, and what it gets.
 
     Args:
@@ -73,7 +73,7 @@ class _Stream:
     def __init__(self, service: Service, socket: WebSocket, how: Asked, *, latest: bool) -> None:
         self._service, self._socket, self._how, self._latest = service, socket, how, latest
         self._most = MOST_SKIPPED if latest else MOST_AHEAD
-        self._waiting: deque[_Picture] = deque()
+        self._waiting: deque[_StreamedPicture] = deque()
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
@@ -91,7 +91,7 @@ class _Stream:
                 if self._latest and self._waiting:
                     last = self._waiting[-1]
                     last.data, last.skipped = None, True
-                self._waiting.append(_Picture(number, event.get("bytes")))
+                self._waiting.append(_StreamedPicture(number, event.get("bytes")))
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
@@ -110,7 +110,7 @@ class _Stream:
                 text = json.dumps({"number": picture.number, **answer}, ensure_ascii=False)
                 await self._socket.send_text(text)
 
-    async def _detect(self, picture: _Picture) -> Answer:
+    async def _detect(self, picture: _StreamedPicture) -> Answer:
         try:
             if picture.data is None:
                 raise ConfigError("send each picture as a binary message")
