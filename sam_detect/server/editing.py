@@ -23,9 +23,9 @@ from sam_detect.types import Masks
 from sam_detect.types.masks import BoolArray, Box, tightened, union
 from sam_detect.types.polygons import (
     MAX_COORDINATE,
+    Polygon,
     Ring,
     checked_ring,
-    nested,
     polygons_to_crop,
 )
 
@@ -98,7 +98,9 @@ def reshape(rings: Sequence[npt.ArrayLike], size_hw: tuple[int, int]) -> Masks:
     Raises:
         MaskError: a ring is malformed, or no pixel's centre lies inside.
     """
-    found = polygons_to_crop([tuple(_checked(rings))], size_hw)
+    if not len(rings):
+        raise MaskError("an outline needs at least one ring of 3 points")
+    found = polygons_to_crop([tuple(checked_ring(ring) for ring in rings)], size_hw)
     if found is None:
         raise MaskError("the outline has no pixel inside the picture: draw it larger")
     return _drawn(size_hw, *found)
@@ -160,34 +162,38 @@ def merged(masks: Masks) -> Masks:
     return _drawn(masks.size_hw, *union(placed))
 
 
-def simplified(rings: Sequence[npt.ArrayLike], detail: float) -> list[Ring]:
+def simplified(polygons: Sequence[Polygon], detail: float) -> list[Ring]:
     """Outlines with fewer corners (Douglas and Peucker 1973, by shapely, which keeps them valid).
 
     No corner that is left out is farther than ``0.1 * (1 - detail)**2 * sqrt(area)`` pixels from
     the new outline, with the area of the object without its holes. No part and no hole vanishes.
-    Outlines that cross are made valid first, by the even-odd rule.
 
     Args:
-        rings: outlines and holes, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        polygons: of a mask, as :meth:`~sam_detect.types.Masks.polygons_with_holes` gives them.
         detail: 0 (fewest corners) to 1 (the outlines as they are).
-
-    Raises:
-        MaskError: a ring is malformed, encloses nothing, or the detail is not in 0..1.
     """
     import shapely  # imported on use: the page starts without
 
-    shape = _valid_shape(rings)
-    tolerance = _tolerance_px(shape, detail)
-    if tolerance == 0:
-        return _checked(rings)
-    simple = shape.simplify(tolerance)
-    while not (simple.is_valid and _counts(simple) == _counts(shape)):
-        tolerance /= 2
+    shape = shapely.MultiPolygon([(outer, holes) for outer, *holes in polygons])
+    simple, tolerance = shape, COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area)
+    while tolerance > 1e-3:
+        simple = shape.simplify(tolerance)
         # shapely promises validity for a polygon, not for neighbours that nearly touch
-        simple = shape.simplify(tolerance) if tolerance > 1e-3 else shape
-    parts = shapely.get_parts(simple)
-    lines = [line for part in parts for line in (part.exterior, *part.interiors)]
+        if simple.is_valid and _counts(simple) == _counts(shape):
+            break
+        simple, tolerance = shape, tolerance / 2
+    lines = [
+        ring for part in shapely.get_parts(simple) for ring in (part.exterior, *part.interiors)
+    ]
     return [np.asarray(line.coords, np.float64)[:-1, :2] for line in lines]
+
+
+def _counts(shape: Any) -> tuple[int, int]:
+    """Parts and holes."""
+    import shapely
+
+    parts = shapely.get_parts(shape)
+    return len(parts), int(shapely.get_num_interior_rings(parts).sum())
 
 
 # -- strokes ---------------------------------------------------------------------------------
@@ -257,44 +263,6 @@ def _fill(flat: BoolArray, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int
     steps = np.zeros(end[-1] - begin[0] + 1, np.int8)
     steps[begin - begin[0]], steps[end - begin[0]] = 1, -1
     flat[begin[0] : end[-1]] |= np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_)
-
-
-# -- outlines --------------------------------------------------------------------------------
-
-
-def _checked(rings: Sequence[npt.ArrayLike]) -> list[Ring]:
-    if not len(rings):
-        raise MaskError("an outline needs at least one ring of 3 points")
-    return [checked_ring(ring) for ring in rings]
-
-
-def _valid_shape(rings: Sequence[npt.ArrayLike]) -> Any:
-    """The even-odd area of rings as a valid shapely multipolygon."""
-    import shapely
-
-    shapes = [shapely.Polygon(each[0], each[1:]) for each in nested(_checked(rings))]
-    valid = [shapely.make_valid(shape) for shape in shapes]
-    parts = [part for shape in valid for part in shapely.get_parts(shape).tolist()]
-    # make_valid leaves lines where an outline runs back on itself
-    parts = [part for part in parts if part.geom_type.endswith("Polygon") and part.area > 0]
-    if not parts:
-        raise MaskError("the outline encloses nothing: its points lie on one line")
-    whole = shapely.MultiPolygon([each for part in parts for each in shapely.get_parts(part)])
-    return whole if whole.is_valid else shapely.make_valid(whole)
-
-
-def _tolerance_px(shape: Any, detail: float) -> float:
-    if not 0 <= detail <= 1:
-        raise MaskError(f"the detail of an outline is a number from 0 to 1, got {detail!r}")
-    return float(COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area))
-
-
-def _counts(shape: Any) -> tuple[int, int]:
-    """Parts and holes."""
-    import shapely
-
-    parts = shapely.get_parts(shape)
-    return len(parts), int(shapely.get_num_interior_rings(parts).sum())
 
 
 # -- parts -----------------------------------------------------------------------------------

@@ -227,8 +227,8 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     ) -> Response:
         """The rings of an outline, in as much detail as is asked for: to edit their vertices."""
         mask = session.outline(picture, outline)
-        exact = [ring for polygon in mask.polygons_with_holes(0) for ring in polygon]
-        return PlainJSON({"rings": _rings(editing.simplified(exact, detail))})
+        rings = editing.simplified(mask.polygons_with_holes(0), detail)
+        return PlainJSON({"rings": _rings(rings)})
 
     @router.post("/pictures/{picture}/decisions")
     def decide(picture: Number, body: Decisions, asked: AskedOnce) -> Response:
