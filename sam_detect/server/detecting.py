@@ -160,10 +160,10 @@ class Service:
         self.metrics.note_stages(detections.timings_ms)
         return {**shown.to_dict(explain=how.explain), "warnings": said}
 
-    def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
+    async def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
         """The result of a picture of a job; between others, as soon as it is its turn."""
         how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
-        found: dict[str, Any] = self.queue.call(partial(self.detect, how, upload))
+        found: dict[str, Any] = await self.queue.call(partial(self.detect, how, upload))
         return found
 
     def learn(self, learning: Learning, upload: Upload) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import json
 import secrets
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,6 @@ from sam_detect.server.client_texts import called, heard, reason_of
 from sam_detect.server.metrics import log
 from sam_detect.server.problems import BusyError, FullError, PlainJSON, problem_of
 from sam_detect.server.uploads import Upload, written
-from sam_detect.server.work import LastingThread
 
 MOST_UNFINISHED = 100
 MOST_PICTURES = 100_000
@@ -45,15 +43,15 @@ MOST_UPLOADED = 1000
 """Pictures that may be sent with one request."""
 KEPT_SECONDS = 7 * 24 * 3600
 """Jobs that ended are removed after so long."""
-PAUSE_SECONDS, MOST_PAUSES = 1.0, 256
-"""How long a job waits that failed for now: twice as long each time, up to so many pauses."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 256.0
+"""How long a job waits that failed for now: twice as long each time."""
 ASK_SECONDS, HEARTBEAT_SECONDS = 0.25, 15.0
 """How often the progress of a job is asked for, and said where there is none."""
 FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
 """The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
 
-Detect = Callable[[Upload, dict[str, Any]], dict[str, Any]]
+Detect = Callable[[Upload, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @dataclass
@@ -62,28 +60,22 @@ class _PictureJob:
 
     Attributes:
         folder: has the file of results, and the pictures that were sent.
-        pictures: none, once it has ended.
         ends: offsets in the file of results: where each result ends, after 0.
-        later: of the monotonic clock; before it the job is not tried again.
         reason: why it waits.
+        task: works on it.
     """
 
     id: str
     folder: Path
-    pictures: Sequence[Upload]
-    options: dict[str, Any]
+    total: int
     warnings: list[str]
     made: float = field(default_factory=time.time)
     state: str = "waiting"
     ended: float = 0.0
     problems: int = 0
     ends: list[int] = field(default_factory=lambda: [0])
-    later: float = 0.0
-    failures: int = 0
     reason: str | None = None
-
-    def __post_init__(self) -> None:
-        self.total = len(self.pictures)
+    task: asyncio.Task[None] | None = None
 
     @property
     def done(self) -> int:
@@ -93,9 +85,19 @@ class _PictureJob:
     def results(self) -> Path:
         return self.folder / "results.jsonl"
 
+    def store(self, result: dict[str, Any]) -> None:
+        """Adds a result; raises ``OSError`` where it cannot be written. What was written of it then
+        is written over by the next one."""
+        data = json.dumps(result).encode() + b"\n"
+        with self.results.open("r+b") as file:
+            file.seek(self.ends[-1])
+            file.write(data)
+        self.ends.append(self.ends[-1] + len(data))
+        self.problems += "problem" in result
+
     def end(self, state: str) -> None:
         """Results stay; the pictures that were sent are removed, those of a folder are not ours."""
-        self.state, self.ended, self.pictures = state, time.time(), ()
+        self.state, self.ended, self.reason = state, time.time(), None
         shutil.rmtree(self.folder / "pictures", ignore_errors=True)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,12 +106,12 @@ class _PictureJob:
 
 
 class Jobs:
-    """The jobs of a service, and the thread that works on them. Safe for several threads.
+    """The jobs of a service, each a task of its loop; they take turns, a picture at a time.
 
     Args:
         detect: gives the result of a picture; a picture that cannot be read has a ``problem``.
-            What it raises of :data:`FOR_NOW` is tried again later; anything else is the picture's
-            problem, so that no job holds up the others for ever.
+            What it raises of :data:`FOR_NOW` is tried again later, while others go on; anything
+            else is the picture's problem, so that no job lasts for ever.
         root: folders of pictures may be named that lie in this one; None: none may.
     """
 
@@ -117,25 +119,19 @@ class Jobs:
         self._detect, self._root = detect, None if root is None else root.resolve()
         self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-jobs-")
         self._jobs: dict[str, _PictureJob] = {}
-        self._changed, self._stopped = threading.Condition(), threading.Event()
-        self._thread = LastingThread("jobs", self._step)
+        self._turn = asyncio.Lock()
 
-    @property
-    def well(self) -> bool:
-        """Whether its thread works."""
-        return self._thread.well
-
-    def close(self, seconds: float = 10) -> None:
-        """Ends after the picture in work; the other ones are not done any more."""
-        self._stopped.set()
-        with self._changed:
-            self._changed.notify_all()
-        self._thread.join(seconds)
+    async def close(self) -> None:
+        """Ends all jobs."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._temporary.cleanup()
 
     # -- what users ask ----------------------------------------------------------------------
 
-    def submit(
+    async def submit(
         self, pictures: Sequence[tuple[str, bytes]], options: dict[str, Any]
     ) -> dict[str, Any]:
         """A job of pictures that were sent, names and contents; its state.
@@ -144,24 +140,85 @@ class Jobs:
             FullError: too many jobs are unfinished.
             OutputError: the pictures cannot be kept; nothing is left of them.
         """
-        self._require_room()
-        folder = self._folder()
+        folder = self._new_folder()
         try:
             (folder / "pictures").mkdir(parents=True)
-            return self._add(folder, written(pictures, folder / "pictures"), options)
+            uploads = await asyncio.to_thread(written, pictures, folder / "pictures")
+            return self._begin(folder, uploads, options, [])
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise OutputError(f"the pictures cannot be kept: {reason_of(error)}") from error
 
-    def submit_folder(self, folder: str, options: dict[str, Any]) -> dict[str, Any]:
+    async def submit_folder(self, folder: str, options: dict[str, Any]) -> dict[str, Any]:
         """A job of the pictures in a folder below the root; its state.
 
         Raises:
             ConfigError: there is no root, or the folder is not in it.
             ImageError: no picture is there.
             FullError: too many jobs are unfinished.
+            OutputError: the job cannot be kept.
         """
-        self._require_room()
+        place = self._new_folder()
+        uploads, warnings = await asyncio.to_thread(self._listed, folder)
+        try:
+            place.mkdir()
+            return self._begin(place, uploads, options, warnings)
+        except OSError as error:
+            raise OutputError(f"the job cannot be kept: {reason_of(error)}") from error
+
+    def get(self, job: str) -> dict[str, Any]:
+        """A job's state, and how far it is; raises ``NotFoundError`` where there is none."""
+        return self._found(job).to_dict()
+
+    def all(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs, newest first."""
+        return [each.to_dict() for each in reversed(self._jobs.values())][:limit]
+
+    def results(self, job: str, start: int = 0) -> Iterator[str]:
+        """The results so far, from one position on, as lines of JSON, in the order of the
+        pictures; raises as :meth:`get`, at once."""
+        found = self._found(job)
+        done, file = found.done, found.results.open(encoding="utf-8")
+
+        def lines() -> Iterator[str]:
+            with file:
+                file.seek(found.ends[min(start, done)])
+                for _ in range(start, done):
+                    yield file.readline()
+
+        return lines()
+
+    def cancel(self, job: str) -> dict[str, Any]:
+        """Ends a job, and removes one that has ended; its last state."""
+        found = self._found(job)
+        if found.state in ENDED:
+            self._remove(found)
+            return {**found.to_dict(), "state": "removed"}
+        if found.task is not None:
+            found.task.cancel()
+        found.end("cancelled")
+        return found.to_dict()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _found(self, job: str) -> _PictureJob:
+        if job not in self._jobs:
+            raise NotFoundError(f"there is no job '{job[:40]}'")
+        return self._jobs[job]
+
+    def _new_folder(self) -> Path:
+        """Where a job will lie, if there is room for one."""
+        ended = [each for each in self._jobs.values() if each.state in ENDED]
+        for each in ended:
+            if each.ended < time.time() - KEPT_SECONDS:
+                self._remove(each)
+        unfinished = sum(each.state not in ENDED for each in self._jobs.values())
+        if unfinished >= MOST_UNFINISHED:
+            raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
+        return Path(self._temporary.name, secrets.token_hex(8))
+
+    def _listed(self, folder: str) -> tuple[list[Upload], list[str]]:
+        """The pictures in a folder below the root, and what is warned of."""
         if self._root is None:
             raise ConfigError("this service takes no folders: start it with --root DIR")
         place, there = self._root, False
@@ -180,135 +237,54 @@ class Jobs:
             raise ConfigError(
                 f"'{folder}' has {len(inside)} pictures: 1 to {MOST_PICTURES} are taken"
             )
-        pictures = [
-            Upload(str(path.relative_to(place)).encode("utf-8", "replace").decode(), str(path))
-            for path in inside
-        ]
-        try:
-            return self._add(self._folder(), pictures, options, said)
-        except OSError as error:
-            raise OutputError(f"the job cannot be kept: {reason_of(error)}") from error
+        names = [str(each.relative_to(place)).encode("utf-8", "replace") for each in inside]
+        return [Upload(n.decode(), str(p)) for n, p in zip(names, inside, strict=True)], said
 
-    def get(self, job: str) -> dict[str, Any]:
-        """A job's state, and how far it is; raises ``NotFoundError`` where there is none."""
-        with self._changed:
-            return self._found(job).to_dict()
-
-    def all(self, limit: int) -> list[dict[str, Any]]:
-        """The newest jobs, newest first."""
-        with self._changed:
-            return [each.to_dict() for each in reversed(self._jobs.values())][:limit]
-
-    def results(self, job: str, start: int = 0) -> Iterator[str]:
-        """The results so far, from one position on, as lines of JSON, in the order of the
-        pictures; raises as :meth:`get`, at once."""
-        with self._changed:
-            found = self._found(job)
-            done = found.done
-        file = found.results.open(encoding="utf-8")
-
-        def lines() -> Iterator[str]:
-            with file:
-                file.seek(found.ends[min(start, done)])
-                for _ in range(start, done):
-                    yield file.readline()
-
-        return lines()
-
-    def cancel(self, job: str) -> dict[str, Any]:
-        """Ends a job after the picture in work, and removes one that has ended; its last state."""
-        with self._changed:
-            found = self._found(job)
-            if found.state in ENDED:
-                self._remove(found)
-                return {**found.to_dict(), "state": "removed"}
-            found.end("cancelled")
-            return found.to_dict()
-
-    # -- inside ------------------------------------------------------------------------------
-
-    def _found(self, job: str) -> _PictureJob:
-        if job not in self._jobs:
-            raise NotFoundError(f"there is no job '{job[:40]}'")
-        return self._jobs[job]
-
-    def _folder(self) -> Path:
-        return Path(self._temporary.name, secrets.token_hex(8))
-
-    def _add(
-        self, folder: Path, pictures: Sequence[Upload], options: dict[str, Any],
-        said: Sequence[str] = (),
-    ) -> dict[str, Any]:  # fmt: skip
-        job = _PictureJob(folder.name, folder, pictures, options, list(said))
-        folder.mkdir(exist_ok=True)
+    def _begin(
+        self, folder: Path, uploads: Sequence[Upload], options: dict[str, Any], said: list[str]
+    ) -> dict[str, Any]:
+        job = _PictureJob(folder.name, folder, len(uploads), said)
         job.results.touch()
-        with self._changed:
-            self._jobs[job.id] = job
-            self._changed.notify_all()
-            return job.to_dict()
-
-    def _require_room(self) -> None:
-        with self._changed:
-            ended = [each for each in self._jobs.values() if each.state in ENDED]
-            for each in ended:
-                if each.ended < time.time() - KEPT_SECONDS:
-                    self._remove(each)
-            unfinished = sum(each.state not in ENDED for each in self._jobs.values())
-        if unfinished >= MOST_UNFINISHED:
-            raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
+        job.task = asyncio.create_task(self._work(job, uploads, options))
+        self._jobs[job.id] = job
+        return job.to_dict()
 
     def _remove(self, job: _PictureJob) -> None:
         del self._jobs[job.id]
         shutil.rmtree(job.folder, ignore_errors=True)
 
-    def _step(self) -> bool:
-        """Works on one picture of the oldest job that does not wait."""
-        with self._changed:
-            now = time.monotonic()
-            ready = (j for j in self._jobs.values() if j.state not in ENDED and j.later <= now)
-            job = next(ready, None)
-            if job is None:
-                self._changed.wait(PAUSE_SECONDS)
-                return not self._stopped.is_set()
-            job.state, upload = "running", job.pictures[job.done]
-        try:
-            result = self._result(job, upload)
-            self._store(job, result)
-        except FOR_NOW as error:
-            with self._changed:
-                job.reason = problem_of(error)["detail"]
-                pauses = min(1 << min(job.failures, 30), MOST_PAUSES)
-                job.later, job.failures = (
-                    time.monotonic() + PAUSE_SECONDS * pauses,
-                    job.failures + 1,
-                )
-        return not self._stopped.is_set()
+    async def _work(
+        self, job: _PictureJob, uploads: Sequence[Upload], options: dict[str, Any]
+    ) -> None:
+        for upload in uploads:
+            pause = PAUSE_SECONDS
+            while True:
+                try:
+                    async with self._turn:
+                        job.state = "running"
+                        result = await self._result(job, upload, options)
+                    await asyncio.to_thread(job.store, result)
+                    break
+                except Exception as error:
+                    if not isinstance(error, FOR_NOW):
+                        log("error", job=job.id, error=f"{type(error).__name__}: {error}")
+                    job.reason = problem_of(error)["detail"]
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            job.reason = None
+        job.end("done")
 
-    def _result(self, job: _PictureJob, upload: Upload) -> dict[str, Any]:
+    async def _result(
+        self, job: _PictureJob, upload: Upload, options: dict[str, Any]
+    ) -> dict[str, Any]:
         try:
-            return self._detect(upload, job.options)
+            return await self._detect(upload, options)
         except FOR_NOW:
             raise
         except Exception as error:
             if not isinstance(error, (SamDetectError, MemoryError)):
                 log("error", job=job.id, error=f"{type(error).__name__}: {error}")
             return {"image": upload.name, "problem": problem_of(error)}
-
-    def _store(self, job: _PictureJob, result: dict[str, Any]) -> None:
-        """Stores a result, unless the job has ended; raises ``OSError`` where that fails. What was
-        written of it then is written over by the next one."""
-        data = json.dumps(result).encode() + b"\n"
-        with self._changed:
-            if job.state in ENDED:
-                return
-            with job.results.open("r+b") as file:
-                file.seek(job.ends[-1])
-                file.write(data)
-            job.ends.append(job.ends[-1] + len(data))
-            job.problems += "problem" in result
-            job.failures, job.reason = 0, None
-            if job.done == job.total:
-                job.end("done")
 
 
 def job_routes(jobs: Jobs) -> APIRouter:
@@ -327,28 +303,30 @@ def job_routes(jobs: Jobs) -> APIRouter:
         if images:
             options = await schemas.parsed(schemas.JobOptions, said)
             pictures = [(each.filename or "", await each.read()) for each in images]
-            made = await asyncio.to_thread(jobs.submit, pictures, _plain(options))
+            made = await jobs.submit(pictures, _plain(options))
         else:
             options = await schemas.parsed(schemas.JobOptions, request)
             if options.folder is None:
                 raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
-            made = await asyncio.to_thread(jobs.submit_folder, options.folder, _plain(options))
+            made = await jobs.submit_folder(options.folder, _plain(options))
         return PlainJSON(made, 202, {"Location": f"/v1/jobs/{made['id']}"})
 
     @router.get("", summary="List jobs", response_model=schemas.JobList)
-    def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+    async def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         """Newest first."""
         return {"jobs": jobs.all(limit)}
 
     @router.get("/{job}", summary="How far a job is", response_model=schemas.JobState)
-    def state(job: schemas.JobId) -> dict[str, Any]:
+    async def state(job: schemas.JobId) -> dict[str, Any]:
         """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures;
         ``warnings`` say what of a folder was passed over."""
         return jobs.get(job)
 
     @router.get("/{job}/results", summary="The results of a job so far",
                 **schemas.file_of("application/jsonl"))  # fmt: skip
-    def results(job: schemas.JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
+    async def results(
+        job: schemas.JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0
+    ) -> Response:
         """JSON lines, in the order of the pictures, from the position ``start`` on."""
         return StreamingResponse(jobs.results(job, start), media_type="application/jsonl")
 
@@ -367,8 +345,8 @@ def job_routes(jobs: Jobs) -> APIRouter:
 
     @router.delete("/{job}", summary="Cancel a job, or remove one that has ended",
                    response_model=schemas.JobState)  # fmt: skip
-    def cancel(job: schemas.JobId) -> dict[str, Any]:
-        """The picture in work is the last one. Results stay until the job is removed."""
+    async def cancel(job: schemas.JobId) -> dict[str, Any]:
+        """Results stay until the job is removed."""
         return jobs.cancel(job)
 
     return router

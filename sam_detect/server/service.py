@@ -52,8 +52,8 @@ def service_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with hearing():
             yield
+            await jobs.close()
             await asyncio.to_thread(service.queue.close, limits.seconds)
-            await asyncio.to_thread(jobs.close)
 
     app = application(
         PAGE, lifespan=lifespan, responses=schemas.PROBLEM_ANSWERS,
@@ -64,7 +64,7 @@ def service_app(
                library_routes(service), job_routes(jobs)]  # fmt: skip
     for router in routers:
         app.include_router(router, dependencies=[Depends(known_names)])
-    app.include_router(watching_routes(service, jobs))
+    app.include_router(watching_routes(service))
 
     document = app.openapi()  # is kept
     said: Any = [
@@ -187,7 +187,7 @@ def library_routes(service: Service) -> APIRouter:
     return router
 
 
-def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
+def watching_routes(service: Service) -> APIRouter:
     """Whether the service is well, and what it did."""
     router = APIRouter(tags=["service"])
 
@@ -196,7 +196,7 @@ def watching_routes(service: Service, jobs: Jobs) -> APIRouter:
         """503 while the queue is full, the library cannot be read, or a thread fails."""
         if service.queue.is_full:
             raise FullError("the queue is full", 2)
-        if not service.queue.well or not jobs.well:
+        if not service.queue.well:
             raise BusyError("a thread failed, and is begun again: see the log", 2)
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}

@@ -119,10 +119,10 @@ class WorkQueue:
         finally:
             task.cancel()  # what was not begun is dropped
 
-    def call(self, work: Work) -> Any:
-        """What ``work`` gives, for a thread that has time: it waits with what is slow, and is not
+    async def call(self, work: Work) -> Any:
+        """What ``work`` gives, for a caller that has time: it waits with what is slow, and is not
         refused where the queue is full. Raises ``BusyError`` where the service ends."""
-        return self._put(work, slow=True).result()
+        return await asyncio.wrap_future(self._put(work, slow=True))
 
     def close(self, seconds: float) -> None:
         """Takes nothing more, and waits until what was taken is done."""

@@ -126,7 +126,7 @@ def test_what_is_slow_waits_for_itself() -> None:
         quick.go_on.set()
         first = asyncio.create_task(queue.run(slow.on("first"), slow=True))
         await begun(slow)
-        job = asyncio.get_running_loop().run_in_executor(None, queue.call, slow.on("job"))
+        job = asyncio.create_task(queue.call(slow.on("job")))
         second = asyncio.create_task(queue.run(slow.on("second"), slow=True))
         while len(queue) < 2:
             await asyncio.sleep(0.01)
