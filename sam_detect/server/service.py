@@ -193,11 +193,11 @@ def watching_routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Whether it can take requests")
     def ready() -> schemas.Health:
-        """503 while the queue is full, the library cannot be read, or a thread fails."""
+        """503 while the queue is full, the library cannot be read, or a worker has ended."""
         if service.queue.is_full:
             raise FullError("the queue is full", 2)
         if not service.queue.well:
-            raise BusyError("a thread failed, and is begun again: see the log", 2)
+            raise BusyError("a worker has ended: start the service again", 2)
         service.detectors.default.library.manifest()
         return {"status": "ready", "waiting": len(service.queue)}
 

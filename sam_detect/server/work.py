@@ -7,57 +7,22 @@ what takes long (large pictures, jobs), so that this holds up nothing else.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
-from sam_detect.server.metrics import log
 from sam_detect.server.problems import BusyError, FullError
 
 ASK_SECONDS = 0.5
 """How often it is asked whether a client that waits is still there."""
-PAUSE_SECONDS = 1.0
-"""After an error nothing expected, before a thread goes on."""
 
 Work = Callable[[], Any]
-_Tasks = deque[tuple[Future[Any], Work]]
-
-
-class LastingThread(threading.Thread):
-    """A thread that no error ends: it is logged, and after a pause the thread goes on.
-
-    Args:
-        name: in the log.
-        step: is called again and again, until it gives False.
-    """
-
-    def __init__(self, name: str, step: Callable[[], bool]) -> None:
-        super().__init__(daemon=True, name=name)
-        self._step, self._failing = step, False
-        self.start()
-
-    @property
-    def well(self) -> bool:
-        """Whether it runs, and its last step went well."""
-        return self.is_alive() and not self._failing
-
-    def run(self) -> None:
-        going = True
-        while going:
-            try:
-                going = self._step()
-                self._failing = False
-            except BaseException as error:
-                with suppress(Exception):  # there may be no memory for it
-                    if not self._failing:
-                        log("error", thread=self.name, error=f"{type(error).__name__}: {error}")
-                self._failing = True
-                time.sleep(PAUSE_SECONDS)
+_Tasks = SimpleQueue[tuple[Future[Any], Work] | None]
 
 
 class WorkQueue:
@@ -70,23 +35,26 @@ class WorkQueue:
 
     def __init__(self, most_waiting: int, seconds: float) -> None:
         self._most, self._seconds = most_waiting, seconds
-        self._waiting: dict[bool, _Tasks] = {False: deque(), True: deque()}
-        self._changed = threading.Condition()
-        self._closed = False
-        queues = self._waiting.values()
-        self._threads = [LastingThread("worker", partial(self._next, tasks)) for tasks in queues]
+        self._lock, self._closed = threading.Lock(), False
+        self._waiting: dict[bool, _Tasks] = {False: SimpleQueue(), True: SimpleQueue()}
+        self._threads = [
+            threading.Thread(target=_work_on, args=(tasks,), daemon=True, name="worker")
+            for tasks in self._waiting.values()
+        ]
+        for each in self._threads:
+            each.start()
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(each.qsize() for each in self._waiting.values())
 
     @property
     def well(self) -> bool:
         """Whether its threads work."""
-        return all(thread.well for thread in self._threads)
+        return all(each.is_alive() for each in self._threads)
 
     @property
     def is_full(self) -> bool:
-        return len(self._waiting[False]) >= self._most
+        return self._waiting[False].qsize() >= self._most
 
     async def run(
         self, work: Work, *, slow: bool = False, gone: Callable[[], Any] | None = None
@@ -126,36 +94,41 @@ class WorkQueue:
 
     def close(self, seconds: float) -> None:
         """Takes nothing more, and waits until what was taken is done."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for tasks in self._waiting.values():
+                    tasks.put(None)
         end = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _put(self, work: Work, *, slow: bool, most: int | None = None) -> Future[Any]:
-        task: Future[Any] = Future()
-        with self._changed:
+    def _put(self, work: Work, *, slow: bool, most: float = math.inf) -> Future[Any]:
+        task, tasks = Future[Any](), self._waiting[slow]
+        with self._lock:
             if self._closed:
                 raise BusyError("the service is ending: try again later", 5)
-            tasks = self._waiting[slow]
-            if most is not None and len(tasks) >= most:
-                raise FullError(f"{len(tasks)} requests are waiting already: try again later", 2)
-            tasks.append((task, work))
-            self._changed.notify_all()
+            if tasks.qsize() >= most:
+                raise FullError(f"{most} requests are waiting already: try again later", 2)
+            tasks.put((task, work))
         return task
 
-    def _next(self, tasks: _Tasks) -> bool:
-        """Does what waits longest, if there is anything; whether there may be more."""
-        with self._changed:
-            if not tasks and not self._closed:
-                self._changed.wait(ASK_SECONDS)
-            if not tasks:
-                return not self._closed
-            task, work = tasks.popleft()
-        if task.set_running_or_notify_cancel():
-            try:
-                task.set_result(work())
-            except BaseException as error:
-                task.set_exception(error)
-        return True
+
+def _work_on(tasks: _Tasks) -> None:
+    """Does what waits, until it is told to end. No error ends it, not even a lack of memory."""
+    going = True
+    while going:
+        with suppress(Exception):
+            going = _do(tasks.get())
+
+
+def _do(waiting: tuple[Future[Any], Work] | None) -> bool:
+    if waiting is None:
+        return False
+    task, work = waiting
+    if task.set_running_or_notify_cancel():
+        try:
+            task.set_result(work())
+        except BaseException as error:
+            task.set_exception(error)
+    return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from functools import partial
 from typing import Any
 
 import pytest
 
-from sam_detect.server import work as work_module
 from sam_detect.server.problems import BusyError, FullError
 from sam_detect.server.work import WorkQueue
 
@@ -104,18 +104,16 @@ def test_an_error_is_that_of_its_request() -> None:
     asyncio.run(main())
 
 
-def test_a_worker_that_fails_is_seen_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_module, "PAUSE_SECONDS", 0.2)
-
+def test_no_error_ends_a_worker() -> None:
     async def main() -> None:
         queue = WorkQueue(10, 20)
-        queue._waiting[False].append((None, None))  # type: ignore[arg-type]
-        while queue.well:
-            await asyncio.sleep(0.01)
+        queue._waiting[False].put((None, None))  # type: ignore[arg-type]
+        with pytest.raises(SystemExit):
+            await queue.run(sys.exit)
         assert await queue.run(lambda: 1) == 1
-        while not queue.well:
-            await asyncio.sleep(0.01)
+        assert queue.well
         queue.close(5)
+        assert not queue.well
 
     asyncio.run(main())
 
