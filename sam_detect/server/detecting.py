@@ -162,8 +162,8 @@ class Service:
 
     async def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
         """The result of a picture of a job; between others, as soon as it is its turn."""
-        how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
-        found: dict[str, Any] = await self.queue.call(partial(self.detect, how, upload))
+        work = partial(self.detect, Asked(**options), upload)
+        found: dict[str, Any] = await self.queue.call(work)
         return found
 
     def learn(self, learning: Learning, upload: Upload) -> dict[str, Any]:

@@ -144,22 +144,12 @@ class JobOptions(Body):
 
 @dataclass(frozen=True)
 class Asked:
-    """How pictures are to be detected."""
+    """How pictures are to be detected: the query of a request."""
 
-    library: str | None
-    threshold: float | None
-    unknown: bool
-    explain: bool
-
-
-def asked(
-    library: LibraryQuery = None,
-    threshold: Annotated[float | None, Query(ge=0, le=1, description="Least confidence.")] = None,
-    unknown: Annotated[bool, Query(description="Also what has no label.")] = False,
-    explain: Annotated[bool, Query(description="Why each has its label.")] = False,
-) -> Asked:
-    """The query of a detection."""
-    return Asked(library, threshold, unknown, explain)
+    library: LibraryQuery = None
+    threshold: Annotated[float | None, Query(ge=0, le=1, description="Least confidence.")] = None
+    unknown: Annotated[bool, Query(description="Also what has no label.")] = False
+    explain: Annotated[bool, Query(description="Why each has its label.")] = False
 
 
 async def parsed(model: type[Said], said: Request | str) -> Said:

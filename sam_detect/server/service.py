@@ -94,7 +94,7 @@ def detection_routes(service: Service) -> APIRouter:
                      "application/json": {"schema": schemas.reference("Pictures")}}}})  # fmt: skip
     async def detect(
         request: Request,
-        how: Annotated[schemas.Asked, Depends(schemas.asked)],
+        how: Annotated[schemas.Asked, Depends()],
         images: Annotated[list[schemas.FormFile], File(max_length=schemas.MOST_IMAGES)] = [],  # noqa: B006
     ) -> Response:
         """Answers with the object of ``sam-detect detect --json`` for each picture, in their order;
@@ -117,7 +117,7 @@ def detection_routes(service: Service) -> APIRouter:
         image: Annotated[schemas.FormFile, File()],
         said: Annotated[str, Form(alias="request"), schemas.form_text("Learning")],
     ) -> schemas.Learnt:
-        """They are in the library, durably, when this schemas."""
+        """They are in the library, durably, when this answers."""
         learning = await schemas.parsed(schemas.Learning, said)
         with stored([(image.filename or "", await image.read())]) as uploads:
             found: schemas.Learnt = await service.run(

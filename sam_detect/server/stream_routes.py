@@ -15,7 +15,7 @@ from sam_detect.errors import ConfigError, SamDetectError
 from sam_detect.server.detecting import Service
 from sam_detect.server.http import OpenSockets, received, until_one_ends
 from sam_detect.server.problems import BusyError, problem_of
-from sam_detect.server.schemas import Asked, asked
+from sam_detect.server.schemas import Asked
 from sam_detect.server.uploads import stored
 
 MOST_STREAMS = 16
@@ -39,7 +39,7 @@ def stream_routes(service: Service) -> APIRouter:
     @router.websocket("/stream")
     async def stream(
         socket: WebSocket,
-        how: Annotated[Asked, Depends(asked)],
+        how: Annotated[Asked, Depends()],
         latest: Annotated[bool, Query()] = False,
     ) -> None:
         await sockets.serve(socket, _StreamClient(service, socket, how, latest=latest).run)
