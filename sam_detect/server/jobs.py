@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -245,7 +246,8 @@ class Jobs:
     ) -> dict[str, Any]:
         job = _PictureJob(folder.name, folder, len(uploads), said)
         job.results.touch()
-        job.task = asyncio.create_task(self._work(job, uploads, options))
+        # In a context of its own: what it says is not of the request that began it.
+        job.task = Context().run(asyncio.create_task, self._work(job, uploads, options))
         self._jobs[job.id] = job
         return job.to_dict()
 
