@@ -30,7 +30,7 @@ from sam_detect.types.polygons import (
 )
 
 SPECK_PIXELS, SPECK_SHARE = 16, 0.05
-"""A part is a speck if it has at most so many pixels, and at most this share of its object's."""
+"""Most pixels of a speck, and its largest share of the pixels of its object."""
 LEAST_RADIUS = math.sqrt(0.5)
 """Any round dab of this radius contains the centre of a pixel."""
 COARSEST = 0.1

@@ -41,11 +41,11 @@ MAX_BODY = 1 << 20
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
 STALLED_BODY_SECONDS = 10.0
-"""A body of which nothing comes for so long is given up, too."""
+"""A body of which nothing comes for this time is given up, too."""
 FORM, MOST_AFTER_FORM = b"multipart/form-data", 1 << 10
-"""So many bytes may follow the closing boundary of a form."""
+"""The media type of forms, and the bytes that may follow their closing boundary."""
 DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
-"""So much of a body that is refused is read, so that its sender gets to the answer."""
+"""How much of a refused body is read, and for how long, so that its sender gets to the answer."""
 SOCKET_PROTOCOL = "sam-detect"
 """The subprotocol of the WebSockets. A page cannot send a header with one, so it names its token as
 a second protocol, :data:`TOKEN_PROTOCOL` and the token in base64url: in no address, and in no log.
@@ -267,7 +267,7 @@ def _with_headers(send: Send) -> Send:
 
 
 class OpenSockets:
-    """The WebSockets of a page or a service, of which only so many may be open at once.
+    """The WebSockets of a page or a service, of which a limited number may be open at once.
 
     Args:
         most: further ones are refused.

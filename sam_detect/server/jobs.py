@@ -43,7 +43,7 @@ MOST_PICTURES = 100_000
 MOST_UPLOADED = 1000
 """Pictures that may be sent with one request."""
 KEPT_SECONDS = 7 * 24 * 3600
-"""Jobs that ended are removed after so long."""
+"""Time after which jobs that ended are removed."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 256.0
 """How long a job waits that failed for now: twice as long each time."""
 ASK_SECONDS, HEARTBEAT_SECONDS = 0.25, 15.0

@@ -25,14 +25,14 @@ from sam_detect.errors import ConfigError, SamDetectError, one_line
 WAITING = 128
 """Connections that may wait to be accepted."""
 LEAVE_SECONDS = 5
-"""What is being answered when a server is told to stop may take so long."""
+"""Time for what is being answered when a server is told to stop."""
 MAX_MESSAGE = 1 << 20
 """Bytes of a message of a WebSocket, unless a server says otherwise."""
 IDLE_SECONDS = 15
 """A connection on which no whole request comes is closed, also one on which a request comes slowly:
 its body has a time of its own (:class:`~sam_detect.server.http.Guard`)."""
 STALLED_SECONDS = 60
-"""So long a client may take nothing of its answer."""
+"""A client that takes nothing of its answer for this time is given up."""
 WATCH_SECONDS = 1.0
 MOST_CONNECTIONS = 1024
 """Open at once, and fewer than half of the files that this process may open (``ulimit -n``)."""
@@ -127,7 +127,7 @@ def server_of(
     """A server of an application; ``run(sockets=[...])`` answers until it is told to stop.
 
     Args:
-        leave_seconds: what is being answered then may take so long.
+        leave_seconds: time for what is being answered then.
         max_message: bytes of a message of a WebSocket.
     """
     # Messages are not inflated: what one read brings would be a thousand times as much in memory.

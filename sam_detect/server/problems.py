@@ -148,7 +148,8 @@ def answer_problems(app: FastAPI) -> None:
 
 
 def first_problem(error: Any, within: int = 0) -> str:
-    """Of an error of pydantic the field, without so many parts of its place, and what is wrong."""
+    """The field of pydantic's first error, and what is wrong; the first ``within`` parts of its
+    place are left out."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"][within:]))
     return f"{place}: {first['msg']}" if place else str(first["msg"])

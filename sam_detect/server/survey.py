@@ -25,9 +25,9 @@ from sam_detect.types.masks import BoolArray, FloatArray
 Policy = Literal["folder", "uncertain", "diverse"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 OBJECTS_KEPT = 100
-"""So many objects of a picture are grouped, the best ones."""
+"""How many objects of a picture are grouped: the best ones."""
 GROUPED = 3000
-"""So many objects of all pictures are grouped at once."""
+"""How many objects of all pictures are grouped at once."""
 ALIKE = 0.175
 """Unknown objects are grouped while the mean cosine distance between two groups is below this.
 Above .25 nuts of three kinds are one group; blood cells, which had no part in it, want less.

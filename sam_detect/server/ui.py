@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEAVE_S = 5.0
 """How long the end waits for work that was done ahead."""
 PROPOSALS_KEPT = 512
-"""The proposals of so many pictures are kept, as compressed outlines."""
+"""Pictures whose proposals are cached, as compressed outlines."""
 
 
 class AnnotationUI:

@@ -30,7 +30,7 @@ class WorkQueue:
 
     Args:
         most_waiting: for each thread; further requests are refused.
-        seconds: a request that is not done after so long is given up.
+        seconds: a request that is not done by then is given up.
     """
 
     def __init__(self, most_waiting: int, seconds: float) -> None:
