@@ -11,8 +11,7 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import Failures, counted, find_pictures, note, open_detector, say
-from sam_detect.server.access import TOKEN, Access
-from sam_detect.server.extra import require_server
+from sam_detect.server.access import TOKEN, Access, require_server
 
 
 @click.command(cls=options.Sectioned)
@@ -39,7 +38,7 @@ def annotate(
     from sam_detect.server.ui import AnnotationUI
 
     require_server()
-    Access(host, os.environ.get(TOKEN) or None)  # refused before anything is loaded
+    Access.of_environment(host)  # refused before anything is loaded
     failures = Failures()
     paths = find_pictures(images, failures)
     if not paths:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from sam_detect.cli.feedback import note, say
 from sam_detect.errors import ConfigError
-from sam_detect.server.access import TOKEN, Access
-from sam_detect.server.extra import require_server
+from sam_detect.server.access import TOKEN, Access, require_server
 
 if TYPE_CHECKING:
     from sam_detect.server.live import LiveSession
@@ -29,7 +28,7 @@ def check_page(host: str, *, show: bool) -> None:
     if show:
         raise ConfigError("--show opens a window, --page a page: leave one of them out")
     require_server()
-    _access(host)
+    Access.of_environment(host)
 
 
 @contextmanager
@@ -45,7 +44,10 @@ def live_page(
 
     session = LiveSession(stream, sorted(set(labels)), paced=not stream.live)
     # Those who watch must not wait for a detection.
-    with short_switch_interval(), served(live_app(session, _access(host)), host, port) as url:
+    with (
+        short_switch_interval(),
+        served(live_app(session, Access.of_environment(host)), host, port) as url,
+    ):
         if as_json:
             say(json.dumps({"url": url}), to=sys.stdout)
         else:
@@ -57,7 +59,3 @@ def live_page(
         finally:
             session.finish()  # the page says so, and asks no more
             session.settle()
-
-
-def _access(host: str) -> Access:
-    return Access(host, os.environ.get(TOKEN) or None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import click
 
 from sam_detect.cli import options
 from sam_detect.cli.feedback import name_of_library, note, open_detector, say
-from sam_detect.server.access import TOKEN, Access
-from sam_detect.server.extra import require_server
+from sam_detect.server.access import TOKEN, Access, require_server
 
 
 @click.command(cls=options.Sectioned)
@@ -62,12 +60,11 @@ def serve(
       curl -F images=@table.jpg http://127.0.0.1:8001/v1/detect
     """
     require_server()
-    from sam_detect.server.detecting import ServiceLimits
-    from sam_detect.server.detectors import Detectors, require_no_memory_store
+    from sam_detect.server.detecting import Detectors, ServiceLimits, require_no_memory_store
     from sam_detect.server.listening import address_of, listen
     from sam_detect.server.service import run_service
 
-    access = Access(host, os.environ.get(TOKEN) or None)
+    access = Access.of_environment(host)
     require_no_memory_store(settings)
     limits = ServiceLimits(waiting, seconds, upload_mb << 20)
     detector = open_detector(settings, learns=True)

@@ -1,20 +1,24 @@
-"""Who may ask a server: this machine, or who knows its token."""
+"""Who may ask a server: this machine, or who knows its token. And whether servers can run here."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import secrets
 from dataclasses import dataclass
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from sam_detect.errors import ConfigError
+from sam_detect.errors import ConfigError, UnavailableError
 
 TOKEN = "SAM_DETECT_TOKEN"  # noqa: S105 - the name of a variable
 HOST = "127.0.0.1"
 """Where pages are served unless another address is asked for."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 LEAST_TOKEN = 16
+NEEDED = ("fastapi", "uvicorn", "websockets", "python_multipart", "prometheus_client")
+"""The packages of the extra ``server``."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Access:
 
     host: str
     token: str | None = None
+
+    @classmethod
+    def of_environment(cls, host: str) -> Access:
+        """The rules of a server on an address, with the token of the environment, if it has one."""
+        return cls(host, os.environ.get(TOKEN) or None)
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -85,3 +94,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def require_server() -> None:
+    """Raises ``UnavailableError`` where a package of the extra ``server`` is missing."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UnavailableError(
+            f"pages and services need the extra 'server' ({', '.join(missing)} is missing): "
+            "pip install 'sam-detect[server]'"
+        )

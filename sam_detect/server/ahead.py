@@ -13,8 +13,8 @@ from sam_detect.server.annotation import AnnotationSession
 from sam_detect.server.survey import Survey, Surveyed
 
 REST_SECONDS, LONG_REST_SECONDS = 0.1, 1.5
-"""Names are made, and what takes seconds begins, when nothing was asked for so long: clicks come in
-bursts, and would share the cores with it."""
+"""Seconds without a request after which objects are named, and after which longer work begins:
+clicks come in bursts, and would share the cores with it."""
 POLL_SECONDS = 0.05
 AHEAD = 2
 """How many of the next pictures are opened ahead."""
@@ -61,8 +61,8 @@ class WorkAhead:
         self._stopped.set()
 
     def join(self, timeout_s: float) -> None:
-        """Waits for the picture in work, up to so long for each thread. Python ends a process badly
-        (``abort``) while one of its threads is in native code."""
+        """Waits for the picture in work, up to ``timeout_s`` for each thread. Python ends a process
+        badly (``abort``) while one of its threads is in native code."""
         for each in self._threads:
             each.join(timeout_s)
 
@@ -91,7 +91,7 @@ class WorkAhead:
                 self._last = time.monotonic()
 
     def _run(self, rest_s: float, urgent: Callable[[int], Iterator[Work]]) -> None:
-        """Does the most urgent thing, again and again, where nothing was asked for so long."""
+        """Does the most urgent work, whenever nothing was asked for ``rest_s`` seconds."""
         give_way()
         import scipy.optimize  # noqa: F401  the first names need it, and would wait .2 s
 

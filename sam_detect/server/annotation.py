@@ -39,7 +39,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UndoResult:
     """What undo or redo did.
 
     Attributes:
@@ -218,10 +218,9 @@ class AnnotationSession:
     def decide(self, picture: int, named: Sequence[Named]) -> list[ShownObject]:
         """Learns what each of some objects is, or is not; raises as :meth:`name`."""
         opened = self.opened(picture)
-        with self._changing:
-            self._changes.do(
-                _title(named), [self._learning(opened, named, self._changes.new_batch())]
-            )
+        self.decide_in_many(
+            [(opened.digest, self._outline(opened, each.object), each) for each in named]
+        )
         return self.shown(opened)
 
     def decide_in_many(self, decisions: Sequence[tuple[str, Masks, Named]]) -> None:
@@ -230,6 +229,8 @@ class AnnotationSession:
         Args:
             decisions: each with the digest of its picture and its outline.
         """
+        if not decisions:
+            raise NotFoundError("no object was given")
         pictures: dict[str, list[tuple[Masks, Named]]] = {}
         for digest, mask, named in decisions:
             pictures.setdefault(digest, []).append((mask, named))
@@ -241,8 +242,7 @@ class AnnotationSession:
                 )
                 for digest, each in pictures.items()
             ]
-            title = _title([named for _, _, named in decisions])
-            self._changes.do(f"{title} in {len(pictures)} pictures", steps)
+            self._changes.do(_title([named for _, _, named in decisions], len(pictures)), steps)
 
     def delete(self, picture: int, ids: Sequence[str]) -> list[ShownObject]:
         """Removes objects from the picture: they are no longer proposed there, and what was
@@ -308,12 +308,12 @@ class AnnotationSession:
 
     # -- undo --------------------------------------------------------------------------------
 
-    def undo(self) -> Outcome:
+    def undo(self) -> UndoResult:
         """Takes the last change back; raises as :meth:`Changes.undo`."""
         with self._changing:
             return self._outcome(self._changes.undo())
 
-    def redo(self) -> Outcome:
+    def redo(self) -> UndoResult:
         """Makes the last change again that was undone; raises as :meth:`undo`."""
         with self._changing:
             return self._outcome(self._changes.redo())
@@ -325,14 +325,6 @@ class AnnotationSession:
         return {"undo": last.title if last else None, "redo": first.title if first else None}
 
     # -- inside ------------------------------------------------------------------------------
-
-    def _learning(self, opened: OpenPicture, named: Sequence[Named], batch: str) -> Step:
-        """The step that learns decisions; raises as :meth:`name`."""
-        if not named:
-            raise NotFoundError("no object was given")
-        masks = [self._outline(opened, each.object) for each in named]
-        labels = [(each.label, each.negative) for each in named]
-        return learning(opened.digest, masks, labels, batch)
 
     def _removing(self, opened: OpenPicture, ids: Sequence[str]) -> list[Step]:
         """The steps that take objects out of a picture."""
@@ -388,12 +380,13 @@ class AnnotationSession:
                 return frame
         raise ImageError("the picture of this change is no longer in the folder: put it back first")
 
-    def _outcome(self, change: Change) -> Outcome:
+    def _outcome(self, change: Change) -> UndoResult:
         places = [self._digests.get(step.picture) for step in change.steps]
-        return Outcome(change.title, next((p for p in places if p is not None), None))
+        return UndoResult(change.title, next((p for p in places if p is not None), None))
 
 
-def _title(named: Sequence[Named]) -> str:
+def _title(named: Sequence[Named], pictures: int) -> str:
     labels = sorted({("not " if each.negative else "") + each.label for each in named})
     shown = labels[0] if len(labels) == 1 else f"{len(labels)} names"
-    return shown if len(named) == 1 else f"{shown}, {len(named)} objects"
+    shown += f", {len(named)} objects" if len(named) > 1 else ""
+    return f"{shown} in {pictures} pictures" if pictures > 1 else shown

@@ -189,16 +189,15 @@ class Client:
                 str(url.copy_with(scheme=scheme)), max_size=None, proxy=None,
                 additional_headers={} if token is None else {"Authorization": token},
             ) as socket:  # fmt: skip
-                sent = answered = 0
+                waiting = 0
                 for index, image in enumerate(images):
                     socket.send(_file(image, index)[1])
-                    sent += 1
-                    if sent - answered > STREAMED_AHEAD:
+                    waiting += 1
+                    if waiting > STREAMED_AHEAD:
                         yield _streamed(socket.recv())
-                        answered += 1
-                while answered < sent:
+                        waiting -= 1
+                for _ in range(waiting):
                     yield _streamed(socket.recv())
-                    answered += 1
         except InvalidStatus as refused:
             raise _refusal(refused.response.status_code, refused.response.body) from None
         except (ConnectionClosed, OSError) as error:

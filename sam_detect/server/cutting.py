@@ -12,7 +12,7 @@ from sam_detect.errors import MaskError
 from sam_detect.types.masks import BoolArray
 
 OFF_CENTRES = (np.pi * 1e-6, np.e * 1e-6)
-"""Lines are moved so far, in pixels: none then passes exactly through the centre of a pixel, where
+"""How far lines are moved, in pixels: none then passes exactly through the centre of a pixel, where
 rows and columns could disagree on which side of it the pixel is."""
 MAX_LINE_PIXELS = 2_000_000
 """Longest line, in rows and columns of pixels that it crosses."""

@@ -1,38 +1,36 @@
-"""What the requests of a service have done: pictures detected, examples learnt."""
+"""What the requests of a service have done: pictures detected, examples learnt, by a detector for
+each library that is asked for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Any
 
-from fastapi import HTTPException, Query, Request, UploadFile
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
-
+from sam_detect.api import SAMDetect
 from sam_detect.errors import ConfigError, MaskError, SamDetectError
-from sam_detect.server.answers import Outline
+from sam_detect.library.places import DEFAULT_LIBRARY, list_libraries, not_found
 from sam_detect.server.changes import masks_of
-from sam_detect.server.detectors import Detectors
+from sam_detect.server.client_texts import heard
 from sam_detect.server.editing import reshape
-from sam_detect.server.http import first_problem, problem_of
 from sam_detect.server.metrics import Metrics
+from sam_detect.server.problems import problem_of
+from sam_detect.server.schemas import Asked, Learning
 from sam_detect.server.uploads import Upload
-from sam_detect.server.warned import heard
 from sam_detect.server.work import WorkQueue
 from sam_detect.types import Masks
 from sam_detect.types.masks import checked_rle
 from sam_detect.types.polygons import checked_ring, share_inside
 
-MOST_VALUES = 100_000
-"""Of a JSON body: each may take a hundred times the memory that it takes in the text."""
-FormFile = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
-Said = TypeVar("Said", bound=BaseModel)
 QUICK_PIXELS = 16_000_000
 """A picture of more takes long: pictures of usual cameras do not wait for it."""
-Point = tuple[float, float]
-LibraryName = Annotated[str, Field(min_length=1, max_length=100)]
-LibraryQuery = Annotated[LibraryName | None, Query(description="None: that of the service.")]
+MOST_OPEN = 8
+"""How many of the last libraries stay open."""
 
 
 @dataclass(frozen=True)
@@ -50,86 +48,75 @@ class ServiceLimits:
     upload_bytes: int = 64 << 20
 
 
-class Body(BaseModel):
-    """What a request says; unknown fields are refused."""
+class Detectors:
+    """Detectors with the same settings and different libraries. Safe for several threads.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    Args:
+        settings: as of :class:`SAMDetect`, by name.
+        default: is used where a request names no library.
+    """
 
+    def __init__(self, settings: Mapping[str, Any], default: SAMDetect) -> None:
+        self._settings, self.default = dict(settings), default
+        self._open = OrderedDict({self.default.library.name: self.default})
+        # The order of locks: docs/architecture.md, "Which lock before which".
+        self._lock = threading.Lock()
 
-class Learning(Body):
-    """What a picture shows. Boxes are ``x, y, width, height`` in pixels, points ``x, y``; a mask
-    and a polygon (its corners) outline an object each."""
+    def names(self) -> list[str]:
+        """Of the libraries that are there."""
+        there = list_libraries(self.default.settings)
+        own = self.default.library
+        return sorted({*there, *([own.name] if own.manifest() else [])})
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"label": "nut", "boxes_xywh": [[40, 60, 80, 50]]}}
-    )
+    def get(self, library: str | None, *, make: bool = False) -> SAMDetect:
+        """The detector of a library.
 
-    label: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
-    boxes_xywh: Annotated[list[tuple[float, float, float, float]], Field(max_length=1000)] = []
-    points_xy: Annotated[list[Point], Field(max_length=1000)] = []
-    masks: Annotated[list[Outline], Field(max_length=1000)] = []
-    polygons_xy: Annotated[list[list[Point]], Field(max_length=1000)] = []
-    negative: bool = False
-    accept_guess: bool = False
-    library: LibraryName | None = None
+        Args:
+            library: its name; None: the default one.
+            make: whether the library may be a new one.
 
+        Raises:
+            LibraryNotFoundError: there is no such library. The one named "default" need not exist
+                where it is that of the service.
+            ConfigError: this is no name of a library.
+        """
+        if library is None or library == self.default.library.name:
+            _require(self.default, make or self.default.settings.library == DEFAULT_LIBRARY)
+            return self.default
+        with self._lock:
+            found = self._open.pop(library, None)
+            if found is None:
+                with heard():  # said when the service began
+                    found = SAMDetect(**{**self._settings, "library": library})
+            _require(found, make)
+            self._open[library] = found
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+            return found
 
-@dataclass(frozen=True)
-class Asked:
-    """How pictures are to be detected; requests that ask alike are worked on together."""
-
-    library: str | None
-    threshold: float | None
-    unknown: bool
-    explain: bool
-
-
-def asked(
-    library: LibraryQuery = None,
-    threshold: Annotated[float | None, Query(ge=0, le=1, description="Least confidence.")] = None,
-    unknown: Annotated[bool, Query(description="Also what has no label.")] = False,
-    explain: Annotated[bool, Query(description="Why each has its label.")] = False,
-) -> Asked:
-    """The query of a detection."""
-    return Asked(library, threshold, unknown, explain)
-
-
-async def parsed(model: type[Said], said: Request | str) -> Said:
-    """What the JSON of a form's field, or of a request without pictures, says; parsed in a thread:
-    the loop goes on answering others. Raises ``ConfigError``, which names the field;
-    ``HTTPException`` for text that is not in UTF-8."""
-    if isinstance(said, Request):
-        kind = said.headers.get("content-type", "").partition(";")[0].strip().casefold()
-        if kind != "application/json":
-            raise ConfigError("send pictures in the field 'images' of multipart/form-data, or JSON")
-    data = said.encode() if isinstance(said, str) else await said.body()
-
-    def parse() -> Said:
-        # These characters separate values; in base64 there are none of them.
-        if sum(map(data.count, b"{[,:")) > MOST_VALUES:
-            raise ConfigError(f"the JSON has too many values: {MOST_VALUES} are read")
-        try:
-            return model.model_validate_json(data)
-        except ValidationError as error:
-            try:
-                data.decode()
-            except UnicodeDecodeError as bad:
-                wrong = f"the JSON is not in UTF-8 (at byte {bad.start}): send it in UTF-8"
-                raise HTTPException(400, wrong) from error
-            raise ConfigError(first_problem(error)) from error
-
-    return await asyncio.to_thread(parse)
+    def open_libraries(self) -> dict[str, int]:
+        """How many examples each open library has, as its manifest says: no lock is waited for.
+        Those that are being written, or cannot be read, are left out."""
+        found = {}
+        for name, detector in self._open.copy().items():
+            with suppress(SamDetectError):
+                library = detector.library
+                contents = (library.manifest() or {}).get("contents")
+                if contents is not None or not library.store.exclusive:
+                    found[name] = contents["examples"] if contents else len(library)
+        return found
 
 
-def reference(name: str) -> dict[str, Any]:
-    """A schema that another part of the OpenAPI document has."""
-    return {"$ref": f"#/components/schemas/{name}"}
+def _require(detector: SAMDetect, new: bool) -> None:
+    """Raises ``LibraryNotFoundError`` for a library that does not exist, unless it may be new."""
+    if not new and detector.library.manifest() is None:
+        raise not_found(detector.settings, make="learn into it (POST /v1/examples)")
 
 
-def form_text(name: str) -> Any:
-    """The field ``request`` of a form: JSON that says what a schema allows."""
-    media = {"contentMediaType": "application/json", "contentSchema": reference(name)}
-    return WithJsonSchema({"type": "string", **media})
+def require_no_memory_store(settings: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` where examples would not outlive the service."""
+    if settings.get("store") == "memory":
+        raise ConfigError("a service keeps its examples: leave --store memory out")
 
 
 class Service:
@@ -137,7 +124,7 @@ class Service:
 
     def __init__(self, detectors: Detectors, limits: ServiceLimits) -> None:
         self.detectors, self.limits = detectors, limits
-        self.queue = WorkQueue(limits.waiting, limits.seconds, self._batched)
+        self.queue = WorkQueue(limits.waiting, limits.seconds)
         self.metrics = Metrics(lambda: len(self.queue))
 
     def count_examples(self) -> None:
@@ -145,63 +132,50 @@ class Service:
         for name, count in self.detectors.open_libraries().items():
             self.metrics.examples.labels(name).set(count)
 
-    def _batched(self, size: int) -> None:
-        self.metrics.batches.observe(size)
-
     async def run(
-        self, work: Any, asked: Any, upload: Upload, gone: Callable[[], Any] | None = None
-    ) -> Any:
+        self, work: Callable[[Any, Upload], Any], how: Any, upload: Upload,
+        gone: Callable[[], Any] | None = None,
+    ) -> Any:  # fmt: skip
         """Has a worker do something with a picture; takes and raises what :meth:`WorkQueue.run`
-        does. Pictures of which the same is ``asked`` may be worked on together."""
+        does."""
         most = self.detectors.default.settings.max_image_pixels
         slow = await asyncio.to_thread(upload.pixels, most) > QUICK_PIXELS
-        return await self.queue.run(asked, work, (asked, upload), slow=slow, gone=gone)
+        return await self.queue.run(partial(work, how, upload), slow=slow, gone=gone)
 
-    def detect(self, items: Sequence[tuple[Asked, Upload]]) -> list[dict[str, Any]]:
-        """The pictures of a micro-batch, all asked for alike."""
+    def detect(self, how: Asked, upload: Upload) -> dict[str, Any]:
+        """What is found in a picture; one that cannot be read has a ``problem``. Raises what
+        :meth:`Detectors.get` does."""
+        detector = self.detectors.get(how.library)
+        snapshot = detector.snapshot()
         try:
-            detector = self.detectors.get(items[0][0].library)
-        except SamDetectError as error:
-            return [error for _ in items]  # type: ignore[misc]  # the queue raises it for each
-        snapshot, found = detector.snapshot(), []
-        for how, upload in items:
-            try:
-                pipeline = detector.pipeline.with_threshold(how.threshold)
-                with heard(upload.path, upload.name) as said:
-                    detections = pipeline.detect(
-                        upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
-                    )
-                shown = detections if how.unknown else detections.known
-                self.metrics.note_stages(detections.timings_ms)
-                found.append({**shown.to_dict(explain=how.explain), "warnings": said})
-            except (SamDetectError, OSError, MemoryError) as error:
-                # One picture is no reason to fail those of others.
-                found.append({"image": upload.name, "problem": problem_of(error)})
-        return found
-
-    def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
-        """The result of a picture of a job; between others, as soon as it is its turn."""
-        how = Asked(options["library"], options["threshold"], options["unknown"], explain=False)
-        found: dict[str, Any] = self.queue.call(how, self.detect, (how, upload))
-        return found
-
-    def learn(self, items: Sequence[tuple[Learning, Upload]]) -> list[Any]:
-        """Learns; an answer or an error for each."""
-        return [self._learn(*item) for item in items]
-
-    def _learn(self, learning: Learning, upload: Upload) -> Any:
-        try:
-            detector = self.detectors.get(learning.library, make=True)
+            pipeline = detector.pipeline.with_threshold(how.threshold)
             with heard(upload.path, upload.name) as said:
-                frame = upload.read(detector)
-                learnt = detector.learn(
-                    frame, learning.label, boxes_xywh=learning.boxes_xywh,
-                    points_xy=learning.points_xy, negative=learning.negative,
-                    masks=_outlined(learning, frame.size_hw),
-                    accept_guess=learning.accept_guess,
-                )  # fmt: skip
-        except SamDetectError as error:
-            return error
+                detections = pipeline.detect(
+                    upload.read(detector), snapshot=snapshot, explain_unknown=how.unknown
+                )
+        except (SamDetectError, OSError, MemoryError) as error:
+            # One picture is no reason to fail the others of the request.
+            return {"image": upload.name, "problem": problem_of(error)}
+        shown = detections if how.unknown else detections.known
+        self.metrics.note_stages(detections.timings_ms)
+        return {**shown.to_dict(explain=how.explain), "warnings": said}
+
+    async def detect_for_job(self, upload: Upload, options: dict[str, Any]) -> dict[str, Any]:
+        """The result of a picture of a job; between others, as soon as it is its turn."""
+        work = partial(self.detect, Asked(**options), upload)
+        found: dict[str, Any] = await self.queue.call(work)
+        return found
+
+    def learn(self, learning: Learning, upload: Upload) -> dict[str, Any]:
+        """What was learnt; raises what :meth:`SAMDetect.learn` does."""
+        detector = self.detectors.get(learning.library, make=True)
+        with heard(upload.path, upload.name) as said:
+            frame = upload.read(detector)
+            learnt = detector.learn(
+                frame, learning.label, boxes_xywh=learning.boxes_xywh,
+                points_xy=learning.points_xy, negative=learning.negative,
+                masks=_outlined(learning, frame.size_hw), accept_guess=learning.accept_guess,
+            )  # fmt: skip
         return {
             "added": learnt.added, "relabelled": learnt.relabelled, "total": learnt.total,
             "batch": learnt.batch, "warnings": [*said, *learnt.warnings],

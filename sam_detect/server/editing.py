@@ -19,25 +19,30 @@ import numpy.typing as npt
 
 from sam_detect.errors import MaskError
 from sam_detect.server.cutting import parts_along
-from sam_detect.server.strokes import Stroke, stroke_crop
 from sam_detect.types import Masks
 from sam_detect.types.masks import BoolArray, Box, tightened, union
 from sam_detect.types.polygons import (
     MAX_COORDINATE,
+    Polygon,
     Ring,
     checked_ring,
-    nested,
     polygons_to_crop,
 )
 
 SPECK_PIXELS, SPECK_SHARE = 16, 0.05
-"""A part is a speck if it has at most so many pixels, and at most this share of its object's."""
+"""Most pixels of a speck, and its largest share of the pixels of its object."""
 LEAST_RADIUS = math.sqrt(0.5)
 """Any round dab of this radius contains the centre of a pixel."""
 COARSEST = 0.1
 """Error of the simplest outline, relative to the square root of its area."""
 
+MAX_STROKE_ROWS = 50_000_000
+"""Longest stroke: rows of pixels that its dabs cover, each dab for itself."""
+ROWS_AT_ONCE = 1_000_000
+
 Labels = npt.NDArray[np.integer[Any]]
+Stroke = npt.NDArray[np.float64]
+"""``(N, 2)`` points x, y in pixels."""
 
 
 def brush(mask: Masks, stroke_xy: npt.ArrayLike, radius: float, *, erase: bool) -> Masks:
@@ -73,7 +78,7 @@ def brush(mask: Masks, stroke_xy: npt.ArrayLike, radius: float, *, erase: bool) 
             raise MaskError("the stroke lies outside of the picture")
         return _drawn(mask.size_hw, box, crop)
     painted_box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-    painted = stroke_crop(stroke, radius, painted_box)
+    painted = _painted(stroke, radius, painted_box)
     if crop is None:
         return _drawn(mask.size_hw, painted_box, painted)
     if not erase:
@@ -93,7 +98,9 @@ def reshape(rings: Sequence[npt.ArrayLike], size_hw: tuple[int, int]) -> Masks:
     Raises:
         MaskError: a ring is malformed, or no pixel's centre lies inside.
     """
-    found = polygons_to_crop([tuple(_checked(rings))], size_hw)
+    if not len(rings):
+        raise MaskError("an outline needs at least one ring of 3 points")
+    found = polygons_to_crop([tuple(checked_ring(ring) for ring in rings)], size_hw)
     if found is None:
         raise MaskError("the outline has no pixel inside the picture: draw it larger")
     return _drawn(size_hw, *found)
@@ -155,64 +162,30 @@ def merged(masks: Masks) -> Masks:
     return _drawn(masks.size_hw, *union(placed))
 
 
-def simplified(rings: Sequence[npt.ArrayLike], detail: float) -> list[Ring]:
+def simplified(polygons: Sequence[Polygon], detail: float) -> list[Ring]:
     """Outlines with fewer corners (Douglas and Peucker 1973, by shapely, which keeps them valid).
 
     No corner that is left out is farther than ``0.1 * (1 - detail)**2 * sqrt(area)`` pixels from
     the new outline, with the area of the object without its holes. No part and no hole vanishes.
-    Outlines that cross are made valid first, by the even-odd rule.
 
     Args:
-        rings: outlines and holes, each ``(K, 2)`` float x, y in pixels, K >= 3.
+        polygons: of a mask, as :meth:`~sam_detect.types.Masks.polygons_with_holes` gives them.
         detail: 0 (fewest corners) to 1 (the outlines as they are).
-
-    Raises:
-        MaskError: a ring is malformed, encloses nothing, or the detail is not in 0..1.
     """
     import shapely  # imported on use: the page starts without
 
-    shape = _valid_shape(rings)
-    tolerance = _tolerance_px(shape, detail)
-    if tolerance == 0:
-        return _checked(rings)
-    simple = shape.simplify(tolerance)
-    while not (simple.is_valid and _counts(simple) == _counts(shape)):
-        tolerance /= 2
+    shape = shapely.MultiPolygon([(outer, holes) for outer, *holes in polygons])
+    simple, tolerance = shape, COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area)
+    while tolerance > 1e-3:
+        simple = shape.simplify(tolerance)
         # shapely promises validity for a polygon, not for neighbours that nearly touch
-        simple = shape.simplify(tolerance) if tolerance > 1e-3 else shape
-    parts = shapely.get_parts(simple)
-    lines = [line for part in parts for line in (part.exterior, *part.interiors)]
+        if simple.is_valid and _counts(simple) == _counts(shape):
+            break
+        simple, tolerance = shape, tolerance / 2
+    lines = [
+        ring for part in shapely.get_parts(simple) for ring in (part.exterior, *part.interiors)
+    ]
     return [np.asarray(line.coords, np.float64)[:-1, :2] for line in lines]
-
-
-# -- outlines --------------------------------------------------------------------------------
-
-
-def _checked(rings: Sequence[npt.ArrayLike]) -> list[Ring]:
-    if not len(rings):
-        raise MaskError("an outline needs at least one ring of 3 points")
-    return [checked_ring(ring) for ring in rings]
-
-
-def _valid_shape(rings: Sequence[npt.ArrayLike]) -> Any:
-    """The even-odd area of rings as a valid shapely multipolygon."""
-    import shapely
-
-    shapes = [shapely.Polygon(each[0], each[1:]) for each in nested(_checked(rings))]
-    valid = [shapely.make_valid(shape) for shape in shapes]
-    parts = [part for shape in valid for part in shapely.get_parts(shape).tolist()]
-    # make_valid leaves lines where an outline runs back on itself
-    parts = [part for part in parts if part.geom_type.endswith("Polygon") and part.area > 0]
-    if not parts:
-        raise MaskError("the outline encloses nothing: its points lie on one line")
-    whole = shapely.MultiPolygon([each for part in parts for each in shapely.get_parts(part)])
-    return whole if whole.is_valid else shapely.make_valid(whole)
-
-
-def _tolerance_px(shape: Any, detail: float) -> float:
-    if not 0 <= detail <= 1:
-        raise MaskError(f"the detail of an outline is a number from 0 to 1, got {detail!r}")
-    return float(COARSEST * (1 - detail) ** 2 * math.sqrt(shape.area))
 
 
 def _counts(shape: Any) -> tuple[int, int]:
@@ -221,6 +194,75 @@ def _counts(shape: Any) -> tuple[int, int]:
 
     parts = shapely.get_parts(shape)
     return len(parts), int(shapely.get_num_interior_rings(parts).sum())
+
+
+# -- strokes ---------------------------------------------------------------------------------
+
+
+def _painted(stroke: Stroke, radius: float, box: Box) -> BoolArray:
+    """``(h, w)`` the pixels of a box whose centre is at most ``radius`` from a line through points.
+
+    What lies near the line between two neighbouring points is convex: it has one run of pixels in
+    each row. So a wide brush costs its rows and not its pixels. Raises ``MaskError`` where the
+    stroke covers more than :data:`MAX_STROKE_ROWS`.
+    """
+    height, width = box[3] - box[1], box[2] - box[0]
+    moving = np.append(True, (stroke[1:] != stroke[:-1]).any(axis=1))
+    points = stroke[moving] - box[:2]
+    starts, ends = (points[:-1], points[1:]) if len(points) > 1 else (points, points)
+    low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
+    spans = np.stack([np.ceil(low - radius - 0.5), np.floor(high + radius - 0.5) + 1])
+    first, last = np.clip(spans, 0, height).astype(np.int64)
+    counts = last - first
+    if int(counts.sum()) > MAX_STROKE_ROWS:
+        raise MaskError("the stroke is too long for its brush: draw it in shorter pieces")
+    painted = np.zeros((height, width), np.bool_)
+    groups = np.cumsum(counts) // ROWS_AT_ONCE
+    for group in np.unique(groups):
+        some = np.flatnonzero(groups == group)
+        each, before = np.repeat(some, counts[some]), np.cumsum(counts[some]) - counts[some]
+        rows = np.arange(len(each)) - np.repeat(before - first[some], counts[some])
+        left, right = _run_ends(starts[each], ends[each], radius, rows + 0.5)
+        begin = rows * width + np.clip(np.ceil(left - 0.5), 0, width).astype(np.int64)
+        end = rows * width + np.clip(np.floor(right - 0.5) + 1, 0, width).astype(np.int64)
+        _fill(painted.reshape(-1), begin[begin < end], end[begin < end])
+    return painted
+
+
+def _run_ends(
+    start: Stroke, end: Stroke, radius: float, y: npt.NDArray[np.float64]
+) -> list[npt.NDArray[np.float64]]:
+    """Where the lines ``y`` enter and leave what is near the line between two points.
+
+    A dab at the share ``t`` of the way has its ends in a row at ``x + t dx -+ sqrt(r^2 - s^2)``,
+    with ``s = y - t dy`` from the start: convex in t, and extreme where
+    ``s = +-r dx sign(dy) / length``.
+    """
+    dx, dy = (end - start).T
+    above, length = y - start[:, 1], np.hypot(dx, dy)
+    dy = np.where(dy == 0, 1e-200, dy)  # any t is right for all rows then, so an end is
+    both = np.stack([above - radius, above + radius]) / dy
+    least, most = np.clip(np.sort(both, axis=0), 0, 1)
+    lean = radius * dx * np.sign(dy) / np.where(length > 0, length, 1)
+    found = []
+    for side in (-1, 1):
+        share = np.clip((above + side * lean) / dy, least, most)
+        half = np.sqrt(np.maximum(radius**2 - (above - share * dy) ** 2, 0))
+        found.append(start[:, 0] + share * dx + side * half)
+    return found
+
+
+def _fill(flat: BoolArray, begin: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> None:
+    """Sets the runs of a flat array, which may overlap."""
+    if not len(begin):
+        return
+    order = np.argsort(begin)
+    begin, end = begin[order], np.maximum.accumulate(end[order])
+    apart = begin[1:] > end[:-1]
+    begin, end = begin[np.append(True, apart)], end[np.append(apart, True)]
+    steps = np.zeros(end[-1] - begin[0] + 1, np.int8)
+    steps[begin - begin[0]], steps[end - begin[0]] = 1, -1
+    flat[begin[0] : end[-1]] |= np.cumsum(steps[:-1], dtype=np.int8).view(np.bool_)
 
 
 # -- parts -----------------------------------------------------------------------------------

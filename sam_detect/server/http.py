@@ -1,73 +1,56 @@
-"""What every server of this package shares: who may ask, how much, how slowly, and how failure is
-answered.
+"""What every server of this package shares: the application with its pages, and :class:`Guard`.
 
-Each answer that is no success is a problem of RFC 9457. :class:`Guard` stands in front of an
-application and refuses a request before its body is read.
+The guard stands in front of the application. It says who may ask, how much and how slowly, and
+refuses a request before its body is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
 from contextlib import suppress
-from contextvars import ContextVar
-from http import HTTPStatus
 from importlib import resources
-from typing import Any, get_origin
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from PIL import Image
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from sam_detect.errors import (
-    ConfigError,
-    ExampleNotFoundError,
-    ImageError,
-    LibraryBusyError,
-    LibraryError,
-    LibraryNotFoundError,
-    MaskError,
-    NotFoundError,
-    OutputError,
-    RecipeMismatchError,
-    SamDetectError,
-    StoreError,
-    UnavailableError,
-    one_line,
-)
+from sam_detect import __version__
 from sam_detect.server.access import Access
-from sam_detect.server.hidden_paths import reason_of, without_home
+from sam_detect.server.problems import PlainJSON, answer_problems, problem
+from sam_detect.server.schemas import Health
 
-PROBLEM = "application/problem+json"
 MAX_BODY = 1 << 20
 BODY_SECONDS = 30.0
 """A body that takes longer is given up: a slow client would hold its connection for ever."""
 STALLED_BODY_SECONDS = 10.0
-"""... and so is one of which nothing comes for so long."""
+"""A body of which nothing comes for this time is given up, too."""
 FORM, MOST_AFTER_FORM = b"multipart/form-data", 1 << 10
-"""So many bytes may follow the closing boundary of a form."""
+"""The media type of forms, and the bytes that may follow their closing boundary."""
 DRAINED_BYTES, DRAINED_SECONDS = 64 << 20, 5
-"""So much of a body that is refused is read, so that its sender gets to the answer."""
+"""How much of a refused body is read, and for how long, so that its sender gets to the answer."""
 SOCKET_PROTOCOL = "sam-detect"
 """The subprotocol of the WebSockets. A page cannot send a header with one, so it names its token as
 a second protocol, :data:`TOKEN_PROTOCOL` and the token in base64url: in no address, and in no log.
 """
 TOKEN_PROTOCOL = "token."  # noqa: S105 - the beginning of a name
-REFUSED_SOCKET = 1008
-"""The close code of RFC 6455 for a policy that was violated."""
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; "
@@ -82,132 +65,41 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _CHARSET = re.compile(r'charset="?utf-?8"?')
-REQUEST: ContextVar[str] = ContextVar("request", default="")
-"""The id of the request that is being answered."""
-STATUSES: tuple[tuple[type[SamDetectError], int], ...] = (
-    (NotFoundError, 404),
-    (LibraryNotFoundError, 404),
-    (ExampleNotFoundError, 404),
-    (LibraryBusyError, 503),
-    (StoreError, 503),
-    (LibraryError, 409),
-    (RecipeMismatchError, 409),
-    (UnavailableError, 503),
-    (ConfigError, 422),
-    (ImageError, 422),
-    (MaskError, 422),
-    (OutputError, 507),
-)
-"""The status of an error: the first class that it is of; 500 for any other."""
+MEDIA = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+"""The media types of the files of pages, by the ends of their names."""
+Page = Mapping[str, str]
+"""Paths and the files in ``static`` that answer them; nothing else is read from the disk by a name
+in a request."""
 
 
-def status_of(error: SamDetectError) -> int:
-    """The HTTP status that answers an error."""
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+def application(page: Page, **options: Any) -> FastAPI:
+    """An application that answers with problems, says that it runs, and has the files of a page.
+
+    Args:
+        options: of ``FastAPI``.
+    """
+    app = FastAPI(
+        title="sam-detect", version=__version__, docs_url=None, redoc_url=None,
+        default_response_class=PlainJSON, **options,
+    )  # fmt: skip
+    answer_problems(app)
+
+    @app.get("/healthz", tags=["service"], summary="Whether it runs")
+    async def health() -> Health:  # waits for no thread that others keep busy
+        """Answers as long as the process does."""
+        return {"status": "ok", "version": __version__}
+
+    for path, name in page.items():
+        app.get(path, include_in_schema=False)(page_file(name))
+    return app
 
 
-def problem_of(error: BaseException) -> dict[str, Any]:
-    """What an error says, as :func:`problem_body` has it."""
-    if isinstance(error, SamDetectError):
-        return problem_body(status_of(error), one_line(error))
-    if isinstance(error, OSError):
-        return problem_body(507, f"nothing was changed: {reason_of(error)}")
-    if isinstance(error, MemoryError):
-        return problem_body(507, "it needs more memory than there is: send less at once")
-    return problem_body(500, "an error in the server: see its log")
-
-
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer that says what went wrong."""
-    return answer_of(problem_body(status, detail), headers)
-
-
-def answer_of(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    """The answer with the body of a problem."""
-    return PlainJSON(body, body["status"], headers=headers, media_type=PROBLEM)
-
-
-def problem_body(status: int, detail: str) -> dict[str, Any]:
-    """What went wrong, as RFC 9457 has it; with the id of the request as ``instance``, where it
-    has one."""
-    body: dict[str, Any] = {
-        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
-        "detail": without_home(detail),
-    }  # fmt: skip
-    request = REQUEST.get()
-    return body | {"instance": f"urn:sam-detect:request:{request}"} if request else body
-
-
-def answer_problems(app: FastAPI) -> None:
-    """Has an application answer every failure with a problem, without a traceback."""
-
-    @app.exception_handler(SamDetectError)
-    def failed(_: Request, error: SamDetectError) -> Response:
-        status = status_of(error)
-        return problem(status, one_line(error), {"Retry-After": "2"} if status == 503 else None)
-
-    @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: RequestValidationError) -> Response:
-        return problem(422, first_problem(error, within=1))
-
-    @app.exception_handler(WebSocketRequestValidationError)
-    async def malformed_stream(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
-        await socket.send_denial_response(problem(422, first_problem(error, within=1)))
-
-    @app.exception_handler(Exception)
-    def broken(_: Request, error: Exception) -> Response:
-        """An unforeseen error is in the log, too; the connection ends with it."""
-        return answer_of(problem_of(error), {"Connection": "close"})
-
-    for kind in (OSError, MemoryError):
-        app.exception_handler(kind)(lambda _, error: answer_of(problem_of(error)))
-
-
-def first_problem(error: Any, within: int = 0) -> str:
-    """Of an error of pydantic the field, without so many parts of its place, and what is wrong."""
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"][within:]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
-
-
-def known_names(asked: HTTPConnection) -> None:
-    """A dependency of routes: refuses what a query or a form names and no route reads, as a
-    misspelt name, and what a form has twice and a route reads once."""
-    route = asked.scope["route"].dependant
-    fields = {each.alias: each.field_info.annotation for each in route.body_params}
-    form: FormData = getattr(asked, "_form", None) or FormData()  # parsed by now
-    for name in {*form}:
-        said = "" if name in fields else f"no such field; there are: {', '.join(sorted(fields))}"
-        if name in fields and len(form.getlist(name)) > 1 and get_origin(fields[name]) is not list:
-            said = "it is there more than once, and only one is read"
-        if said:
-            raise RequestValidationError([{"loc": ("body", name[:100]), "msg": said}])
-    known = {each.alias for part in (route, *route.dependencies) for each in part.query_params}
-    for name in {*asked.query_params} - known:
-        said = f"there is no such option; there are: {', '.join(sorted(known)) or 'none'}"
-        is_http = asked.scope["type"] == "http"
-        error = RequestValidationError if is_http else WebSocketRequestValidationError
-        raise error([{"loc": ("query", name[:100]), "msg": said}])
-
-
-class PlainJSON(JSONResponse):
-    """Plain data, which FastAPI does not look at, value by value: that takes longer than all else
-    for some hundred outlines. What is no text (in names of files) becomes question marks."""
-
-    def render(self, content: Any) -> bytes:
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
-
-
-def page_file(name: str, media: str) -> Callable[[], Response]:
+def page_file(name: str) -> Callable[[], Response]:
     """What answers with a file of a page."""
 
     def answer() -> Response:
         content = (resources.files("sam_detect.server") / "static" / name).read_bytes()
+        media = MEDIA[name.rpartition(".")[2]]
         return Response(content, media_type=media, headers={"Cache-Control": "no-cache"})
 
     return answer
@@ -250,13 +142,16 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
+    def _refusal(self, headers: Headers, named: str | None = None) -> tuple[int, str] | None:
+        return self._access.refusal(
+            host=headers.get("host", ""), origin=headers.get("origin"),
+            site=headers.get("sec-fetch-site"), authorization=headers.get("authorization") or named,
+        )  # fmt: skip
+
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         limit = self._body_limit(scope["path"])
-        refused = self._access.refusal(
-            host=headers.get("host", ""), origin=headers.get("origin"),
-            site=headers.get("sec-fetch-site"), authorization=headers.get("authorization"),
-        )  # fmt: skip
+        refused = self._refusal(headers)
         public = scope["method"] in ("GET", "HEAD") and scope["path"] in self._public
         length = headers.get("content-length", "0")
         charset = _CHARSET.sub("", headers.get("content-type", "").casefold())
@@ -322,25 +217,12 @@ class Guard:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        refused = self._access.refusal(
-            host=headers.get("host", ""), origin=headers.get("origin"),
-            site=headers.get("sec-fetch-site"),
-            authorization=headers.get("authorization") or _named(scope.get("subprotocols", ())),
-        )  # fmt: skip
+        refused = self._refusal(headers, _named(scope.get("subprotocols", ())))
         if refused is None:
             await self._app(scope, receive, send)
             return
         await receive()
-        if "websocket.http.response" in scope.get("extensions", {}):
-            answer = problem(*refused)
-            start: MutableMapping[str, Any] = {
-                "type": "websocket.http.response.start", "status": answer.status_code,
-                "headers": answer.raw_headers,
-            }  # fmt: skip
-            await send(start)
-            await send({"type": "websocket.http.response.body", "body": answer.body})
-        else:
-            await send({"type": "websocket.close", "code": REFUSED_SOCKET, "reason": refused[1]})
+        await problem(*refused)(scope, receive, send)
 
 
 def _named(protocols: Iterable[str]) -> str | None:
@@ -382,6 +264,50 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+class OpenSockets:
+    """The WebSockets of a page or a service, of which a limited number may be open at once.
+
+    Args:
+        most: further ones are refused.
+        refusal: what is said then.
+    """
+
+    def __init__(self, most: int, refusal: str) -> None:
+        self._most, self._refusal, self._open = most, refusal, 0
+
+    async def serve(self, socket: WebSocket, run: Callable[[], Awaitable[None]]) -> None:
+        """Accepts a WebSocket, if there is room for it, and runs what serves it."""
+        if self._open >= self._most:
+            refused = problem(503, f"{self._most} {self._refusal}", {"Retry-After": "5"})
+            await socket.send_denial_response(refused)
+            return
+        self._open += 1
+        try:
+            offered = socket.scope.get("subprotocols", ())
+            await socket.accept(SOCKET_PROTOCOL if SOCKET_PROTOCOL in offered else None)
+            await run()
+        finally:
+            self._open -= 1
+
+
+async def received(socket: WebSocket) -> AsyncIterator[Message]:
+    """The messages of a client, with ``text`` or ``bytes``, until it is gone."""
+    with suppress(WebSocketDisconnect):
+        while (event := await socket.receive())["type"] != "websocket.disconnect":
+            yield event
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs some works together until one of them ends; the others are cancelled then."""
+    tasks = [asyncio.ensure_future(each) for each in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def as_image(

@@ -1,164 +1,157 @@
-"""Batches of pictures that are worked on in the background, and survive a restart.
+"""Batches of pictures that are detected in the background, between other requests, under
+``/v1/jobs``.
 
-What a job is, and each of its results, is in a database on disk, which several services may share.
-A service claims a picture before it works on it, for a time that it renews: the picture of one that
-was killed is free again after that. Only the first result of a picture is stored, and what is done
-is counted from the results: no picture is left out, and none has two.
+A job lives as long as its service. Its pictures and results are files in a temporary folder, its
+state is in memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import secrets
 import shutil
-import sqlite3
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from sam_detect.errors import (
     ConfigError,
-    ImageError,
     LibraryBusyError,
     NotFoundError,
     OutputError,
     SamDetectError,
     StoreError,
-    one_line,
 )
 from sam_detect.io import find_images
-from sam_detect.server.hidden_paths import called, reason_of
-from sam_detect.server.http import problem_of
-from sam_detect.server.requests_log import log
-from sam_detect.server.uploads import Upload, shown_name
-from sam_detect.server.warned import heard
-from sam_detect.server.work import BusyError, FullError, LastingThread
+from sam_detect.server import schemas
+from sam_detect.server.client_texts import called, heard, reason_of
+from sam_detect.server.metrics import log
+from sam_detect.server.problems import BusyError, FullError, PlainJSON, problem_of
+from sam_detect.server.uploads import Upload, written
 
 MOST_UNFINISHED = 100
 MOST_PICTURES = 100_000
+MOST_UPLOADED = 1000
+"""Pictures that may be sent with one request."""
 KEPT_SECONDS = 7 * 24 * 3600
-"""Jobs that ended are removed after so long."""
-PAUSE_SECONDS, MOST_PAUSES = 1.0, 256
-"""How long a job waits that failed for now: twice as long each time, up to so many pauses."""
-LEASE_SECONDS = 10.0
-"""How long a claim holds that is not renewed."""
-MOST_LOST = 3
-"""A picture that was in work each time when so many services were killed is not tried again."""
+"""Time after which jobs that ended are removed."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 256.0
+"""How long a job waits that failed for now: twice as long each time."""
+ASK_SECONDS, HEARTBEAT_SECONDS = 0.25, 15.0
+"""How often the progress of a job is asked for, and said where there is none."""
 FOR_NOW = (BusyError, LibraryBusyError, StoreError, OutputError, OSError)
 """The library is busy, the disk is full, or the service ends: later it may go well."""
 ENDED = ("done", "cancelled")
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, made REAL NOT NULL, ended REAL, state TEXT NOT NULL,
-    options TEXT NOT NULL, total INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
-    problems INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS pictures (
-    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, position INTEGER NOT NULL,
-    name TEXT NOT NULL, path TEXT NOT NULL, result TEXT, PRIMARY KEY (job, position)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS unfinished ON pictures (job, position) WHERE result IS NULL;
-"""
-ADDED = (
-    "jobs ADD library TEXT", "jobs ADD later REAL NOT NULL DEFAULT 0", "jobs ADD reason TEXT",
-    "jobs ADD failures INTEGER NOT NULL DEFAULT 0", "pictures ADD owner TEXT",
-    "pictures ADD lease REAL NOT NULL DEFAULT 0", "pictures ADD lost INTEGER NOT NULL DEFAULT 0",
-    "jobs ADD warnings TEXT NOT NULL DEFAULT '[]'",
-)  # fmt: skip
-"""Columns that databases of the first version do not have."""
-COLUMNS = ("id", "state", "total", "done", "problems", "made", "reason", "warnings")
-DONE = "total - (SELECT count(*) FROM pictures WHERE job = id AND result IS NULL)"
-OURS = "ended IS NULL AND (library IS NULL OR library = ?)"
 
-Detect = Callable[[Upload, dict[str, Any]], dict[str, Any]]
+Detect = Callable[[Upload, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+@dataclass
+class _PictureJob:
+    """A job.
+
+    Attributes:
+        folder: has the file of results, and the pictures that were sent.
+        ends: offsets in the file of results: where each result ends, after 0.
+        reason: why it waits.
+        task: works on it.
+    """
+
+    id: str
+    folder: Path
+    total: int
+    warnings: list[str]
+    made: float = field(default_factory=time.time)
+    state: str = "waiting"
+    ended: float = 0.0
+    problems: int = 0
+    ends: list[int] = field(default_factory=lambda: [0])
+    reason: str | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def done(self) -> int:
+        return len(self.ends) - 1
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    def store(self, result: dict[str, Any]) -> None:
+        """Adds a result; raises ``OSError`` where it cannot be written. What was written of it then
+        is written over by the next one."""
+        data = json.dumps(result).encode() + b"\n"
+        with self.results.open("r+b") as file:
+            file.seek(self.ends[-1])
+            file.write(data)
+        self.ends.append(self.ends[-1] + len(data))
+        self.problems += "problem" in result
+
+    def end(self, state: str) -> None:
+        """Results stay; the pictures that were sent are removed, those of a folder are not ours."""
+        self.state, self.ended, self.reason = state, time.time(), None
+        shutil.rmtree(self.folder / "pictures", ignore_errors=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("id", "state", "total", "done", "problems", "made", "reason", "warnings")
+        return {name: getattr(self, name) for name in names}
 
 
 class Jobs:
-    """The jobs of a service, and the thread that works on them. Safe for several threads, and for
-    several services with one folder.
+    """The jobs of a service, each a task of its loop; they take turns, a picture at a time.
 
     Args:
-        folder: where they are kept.
         detect: gives the result of a picture; a picture that cannot be read has a ``problem``.
-            What it raises of :data:`FOR_NOW` is tried again later; anything else is the picture's
-            problem, so that no job holds up the others for ever.
+            What it raises of :data:`FOR_NOW` is tried again later, while others go on; anything
+            else is the picture's problem, so that no job lasts for ever.
         root: folders of pictures may be named that lie in this one; None: none may.
-        library: of the service; only services of the same one work on its jobs.
-
-    Raises:
-        OutputError: the folder cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, detect: Detect, root: Path | None = None, library: str = ""
-    ) -> None:
-        self._folder, self._detect, self._library = folder, detect, library
-        self._owner, self._claimed = secrets.token_hex(8), ("", 0, 0)
-        self._root = None if root is None else root.resolve()
-        self._lock = threading.RLock()
-        self._changed, self._stopped = threading.Event(), threading.Event()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(
-                folder / "jobs.sqlite", isolation_level=None, check_same_thread=False, timeout=10
-            )
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = FULL")
-            self._file.execute("PRAGMA foreign_keys = ON")
-            self._file.executescript(SCHEMA)
-            for column in ADDED:
-                with suppress(sqlite3.OperationalError):  # it is there
-                    self._file.execute(f"ALTER TABLE {column}")
-        except (OSError, sqlite3.Error) as error:
-            raise OutputError(f"jobs cannot be kept in {folder}: {one_line(error)}") from error
-        self._thread = LastingThread("jobs", self._step)
-        self._renewing = LastingThread("claims", self._renew)
+    def __init__(self, detect: Detect, root: Path | None = None) -> None:
+        self._detect, self._root = detect, None if root is None else root.resolve()
+        self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-jobs-")
+        self._jobs: dict[str, _PictureJob] = {}
+        self._turn = asyncio.Lock()
 
-    @property
-    def well(self) -> bool:
-        """Whether its threads work."""
-        return self._thread.well and self._renewing.well
-
-    def close(self, seconds: float = 10) -> None:
-        """Ends after the picture in work; the rest is done after the next start."""
-        self._stopped.set()
-        self._changed.set()
-        self._thread.join(seconds)
+    async def close(self) -> None:
+        """Ends all jobs."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._temporary.cleanup()
 
     # -- what users ask ----------------------------------------------------------------------
 
-    def submit(self, pictures: Sequence[tuple[str, bytes]], options: dict[str, Any]) -> str:
-        """A job of pictures that were sent, names and contents; its id.
+    async def submit(
+        self, pictures: Sequence[tuple[str, bytes]], options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A job of pictures that were sent, names and contents; its state.
 
         Raises:
             FullError: too many jobs are unfinished.
-            OutputError: the pictures, or the job, cannot be kept; nothing is left of them.
+            OutputError: the pictures cannot be kept; nothing is left of them.
         """
-        self._require_room()
-        job = secrets.token_hex(8)
-        place = self._folder / job
+        folder = self._new_folder()
         try:
-            place.mkdir()
-            named = []
-            for index, (name, data) in enumerate(pictures):
-                path = place / str(index)
-                with path.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                named.append((shown_name(name, index), str(path)))
-            return self._add(job, named, options)
+            (folder / "pictures").mkdir(parents=True)
+            uploads = await asyncio.to_thread(written, pictures, folder / "pictures")
+            return self._begin(folder, uploads, options, [])
         except OSError as error:
-            self._discard_pictures(job)
+            shutil.rmtree(folder, ignore_errors=True)
             raise OutputError(f"the pictures cannot be kept: {reason_of(error)}") from error
-        except OutputError:
-            self._discard_pictures(job)
-            raise
 
-    def submit_folder(self, folder: str, options: dict[str, Any]) -> str:
-        """A job of the pictures in a folder below the root; its id.
+    async def submit_folder(self, folder: str, options: dict[str, Any]) -> dict[str, Any]:
+        """A job of the pictures in a folder below the root; its state.
 
         Raises:
             ConfigError: there is no root, or the folder is not in it.
@@ -166,7 +159,67 @@ class Jobs:
             FullError: too many jobs are unfinished.
             OutputError: the job cannot be kept.
         """
-        self._require_room()
+        place = self._new_folder()
+        uploads, warnings = await asyncio.to_thread(self._listed, folder)
+        try:
+            place.mkdir()
+            return self._begin(place, uploads, options, warnings)
+        except OSError as error:
+            raise OutputError(f"the job cannot be kept: {reason_of(error)}") from error
+
+    def get(self, job: str) -> dict[str, Any]:
+        """A job's state, and how far it is; raises ``NotFoundError`` where there is none."""
+        return self._found(job).to_dict()
+
+    def all(self, limit: int) -> list[dict[str, Any]]:
+        """The newest jobs, newest first."""
+        return [each.to_dict() for each in reversed(self._jobs.values())][:limit]
+
+    def results(self, job: str, start: int = 0) -> Iterator[str]:
+        """The results so far, from one position on, as lines of JSON, in the order of the
+        pictures; raises as :meth:`get`, at once."""
+        found = self._found(job)
+        done, file = found.done, found.results.open(encoding="utf-8")
+
+        def lines() -> Iterator[str]:
+            with file:
+                file.seek(found.ends[min(start, done)])
+                for _ in range(start, done):
+                    yield file.readline()
+
+        return lines()
+
+    def cancel(self, job: str) -> dict[str, Any]:
+        """Ends a job, and removes one that has ended; its last state."""
+        found = self._found(job)
+        if found.state in ENDED:
+            self._remove(found)
+            return {**found.to_dict(), "state": "removed"}
+        if found.task is not None:
+            found.task.cancel()
+        found.end("cancelled")
+        return found.to_dict()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _found(self, job: str) -> _PictureJob:
+        if job not in self._jobs:
+            raise NotFoundError(f"there is no job '{job[:40]}'")
+        return self._jobs[job]
+
+    def _new_folder(self) -> Path:
+        """Where a job will lie, if there is room for one."""
+        ended = [each for each in self._jobs.values() if each.state in ENDED]
+        for each in ended:
+            if each.ended < time.time() - KEPT_SECONDS:
+                self._remove(each)
+        unfinished = sum(each.state not in ENDED for each in self._jobs.values())
+        if unfinished >= MOST_UNFINISHED:
+            raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
+        return Path(self._temporary.name, secrets.token_hex(8))
+
+    def _listed(self, folder: str) -> tuple[list[Upload], list[str]]:
+        """The pictures in a folder below the root, and what is warned of."""
         if self._root is None:
             raise ConfigError("this service takes no folders: start it with --root DIR")
         place, there = self._root, False
@@ -185,200 +238,139 @@ class Jobs:
             raise ConfigError(
                 f"'{folder}' has {len(inside)} pictures: 1 to {MOST_PICTURES} are taken"
             )
-        named = [
-            (str(path.relative_to(place)).encode("utf-8", "replace").decode(), os.fsencode(path))
-            for path in inside
-        ]
-        return self._add(secrets.token_hex(8), named, options, said)
+        names = [str(each.relative_to(place)).encode("utf-8", "replace") for each in inside]
+        return [Upload(n.decode(), str(p)) for n, p in zip(names, inside, strict=True)], said
 
-    def get(self, job: str) -> dict[str, Any]:
-        """A job's state, and how far it is; raises ``NotFoundError`` where there is none."""
-        found = self._rows("WHERE id = ?", (job,))
-        if not found:
-            raise NotFoundError(f"there is no job '{job[:40]}'")
-        return found[0]
+    def _begin(
+        self, folder: Path, uploads: Sequence[Upload], options: dict[str, Any], said: list[str]
+    ) -> dict[str, Any]:
+        job = _PictureJob(folder.name, folder, len(uploads), said)
+        job.results.touch()
+        # In a context of its own: what it says is not of the request that began it.
+        job.task = Context().run(asyncio.create_task, self._work(job, uploads, options))
+        self._jobs[job.id] = job
+        return job.to_dict()
 
-    def all(self, limit: int) -> list[dict[str, Any]]:
-        """The newest jobs, newest first."""
-        return self._rows("ORDER BY made DESC LIMIT ?", (limit,))
+    def _remove(self, job: _PictureJob) -> None:
+        del self._jobs[job.id]
+        shutil.rmtree(job.folder, ignore_errors=True)
 
-    def results(self, job: str, start: int = 0) -> Iterator[str]:
-        """The results so far, from one position on, as JSON, in the order of the pictures."""
-        self.get(job)
-        while True:
-            with self._lock:
-                row = self._sql(
-                    "SELECT result FROM pictures WHERE job = ? AND position = ?", job, start
-                ).fetchone()
-            if row is None or row[0] is None:
-                return
-            yield str(row[0])
-            start += 1
+    async def _work(
+        self, job: _PictureJob, uploads: Sequence[Upload], options: dict[str, Any]
+    ) -> None:
+        for upload in uploads:
+            pause = PAUSE_SECONDS
+            while True:
+                try:
+                    async with self._turn:
+                        job.state = "running"
+                        result = await self._result(job, upload, options)
+                    await asyncio.to_thread(job.store, result)
+                    break
+                except Exception as error:
+                    if not isinstance(error, FOR_NOW):
+                        log("error", job=job.id, error=f"{type(error).__name__}: {error}")
+                    job.reason = problem_of(error)["detail"]
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            job.reason = None
+        job.end("done")
 
-    def cancel(self, job: str) -> dict[str, Any]:
-        """Ends a job after the picture in work, and removes one that has ended; its last state."""
-        with self._lock:
-            found = self.get(job)
-            if found["state"] in ENDED:
-                self._remove([job])
-                return {**found, "state": "removed"}
-            with self._transaction():
-                self._sql(
-                    "UPDATE jobs SET state = 'cancelled', ended = ? WHERE id = ? AND ended IS NULL",
-                    time.time(), job,
-                )  # fmt: skip
-        self._discard_pictures(job)
-        return self.get(job)
-
-    # -- inside ------------------------------------------------------------------------------
-
-    def _add(
-        self, job: str, named: Iterable[tuple[str, str | bytes]], options: dict[str, Any],
-        said: Sequence[str] = (),
-    ) -> str:  # fmt: skip
-        rows = [(job, position, *each) for position, each in enumerate(named)]
-        with self._lock, self._transaction():
-            self._sql(
-                "INSERT INTO jobs (id, made, state, options, total, library, warnings) "
-                "VALUES (?, ?, 'waiting', ?, ?, ?, ?)",
-                job, time.time(), json.dumps(options), len(rows), self._library, json.dumps(said),
-            )  # fmt: skip
-            self._file.executemany(
-                "INSERT INTO pictures (job, position, name, path) VALUES (?, ?, ?, ?)", rows
-            )
-        self._changed.set()
-        return job
-
-    def _require_room(self) -> None:
-        with self._lock:
-            old = self._sql("SELECT id FROM jobs WHERE ended < ?", time.time() - KEPT_SECONDS)
-            self._remove([job for (job,) in old.fetchall()])
-            counted = self._sql(f"SELECT count(*) FROM jobs WHERE {OURS}", self._library)  # noqa: S608
-            [unfinished] = counted.fetchone()
-        if unfinished >= MOST_UNFINISHED:
-            raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
-
-    def _rows(self, which: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        with self._lock:
-            what = f"id, state, total, {DONE}, problems, made, reason, warnings"
-            found = self._sql(f"SELECT {what} FROM jobs {which}", *values).fetchall()  # noqa: S608
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in found]
-        return [{**each, "warnings": json.loads(each["warnings"])} for each in rows]
-
-    def _step(self) -> bool:
-        if not self._next():
-            self._changed.wait(PAUSE_SECONDS)
-            self._changed.clear()
-        return not self._stopped.is_set()
-
-    def _next(self) -> bool:
-        """Works on one picture of the oldest job that does not wait; false where there is none."""
-        claimed = self._claim()
-        if claimed is None:
-            return False
-        job, position, options, upload, lost = claimed
+    async def _result(
+        self, job: _PictureJob, upload: Upload, options: dict[str, Any]
+    ) -> dict[str, Any]:
         try:
-            if lost >= MOST_LOST:
-                raise ImageError(
-                    f"{upload.name}: the service was killed {lost} times while it was in work"
-                )
-            result = self._detect(upload, options)
-        except FOR_NOW as error:
-            self._wait(job, position, problem_of(error)["detail"])
-            return True
+            return await self._detect(upload, options)
+        except FOR_NOW:
+            raise
         except Exception as error:
             if not isinstance(error, (SamDetectError, MemoryError)):
-                log("error", job=job, error=f"{type(error).__name__}: {error}")
-            result = {"image": upload.name, "problem": problem_of(error)}
-        self._store(job, position, result)
-        return True
+                log("error", job=job.id, error=f"{type(error).__name__}: {error}")
+            return {"image": upload.name, "problem": problem_of(error)}
 
-    def _claim(self) -> tuple[str, int, dict[str, Any], Upload, int] | None:
-        """What is next: job, position, options, picture, and how many services it has ended."""
-        with self._lock, self._transaction():
-            now = time.time()
-            which = f"{OURS} AND later <= ? ORDER BY made"
-            found = self._sql(f"SELECT id, options FROM jobs WHERE {which}", self._library, now)  # noqa: S608
-            for job, options in found.fetchall():
-                # What this process claimed before, it does not work on any more. A lease that ends
-                # too late is of a clock that was wrong.
-                row = self._sql(
-                    "SELECT position, name, path, lost + (owner IS NOT NULL AND owner != ?) "
-                    "FROM pictures WHERE job = ? AND result IS NULL "
-                    "AND (owner IS NULL OR owner = ? OR lease NOT BETWEEN ? AND ?) "
-                    "ORDER BY position LIMIT 1",
-                    self._owner, job, self._owner, now, now + 2 * LEASE_SECONDS,
-                ).fetchone()  # fmt: skip
-                if row is not None:
-                    self._hold(job, row[0], row[3])
-                    self._sql("UPDATE jobs SET state = 'running' WHERE id = ?", job)
-                    upload = Upload(row[1], os.fsdecode(row[2]))
-                    return job, row[0], json.loads(options), upload, row[3]
-        return None
 
-    def _hold(self, job: str, position: int, lost: int) -> None:
-        self._claimed = job, position, lost
-        claim = "UPDATE pictures SET owner = ?, lease = ?, lost = ? WHERE job = ? AND position = ?"
-        self._sql(claim, self._owner, time.time() + LEASE_SECONDS, lost, job, position)
+def job_routes(jobs: Jobs) -> APIRouter:
+    """What is asked of jobs, under ``/v1/jobs``."""
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    def _renew(self) -> bool:
-        with self._lock:
-            if self._claimed[0]:
-                with self._transaction():
-                    self._hold(*self._claimed)
-        return not self._stopped.wait(LEASE_SECONDS / 3)
+    @router.post("", status_code=202, summary="Begin a job", response_model=schemas.JobState,
+                 openapi_extra={"requestBody": {"content": {"application/json": {
+                     "schema": schemas.reference("JobOptions")}}}})  # fmt: skip
+    async def begin(
+        request: Request,
+        images: Annotated[list[schemas.FormFile], File(max_length=MOST_UPLOADED)] = [],  # noqa: B006
+        said: Annotated[str, Form(alias="request"), schemas.form_text("JobOptions")] = "{}",
+    ) -> Response:
+        """Pictures that are sent, or those of a ``folder`` below the root of the service."""
+        if images:
+            options = await schemas.parsed(schemas.JobOptions, said)
+            pictures = [(each.filename or "", await each.read()) for each in images]
+            made = await jobs.submit(pictures, _plain(options))
+        else:
+            options = await schemas.parsed(schemas.JobOptions, request)
+            if options.folder is None:
+                raise ConfigError("name a folder, or send pictures as multipart/form-data (images)")
+            made = await jobs.submit_folder(options.folder, _plain(options))
+        return PlainJSON(made, 202, {"Location": f"/v1/jobs/{made['id']}"})
 
-    def _wait(self, job: str, position: int, reason: str) -> None:
-        """Leaves a job for later; others go first meanwhile."""
-        with self._lock, self._transaction():
-            self._claimed = "", 0, 0
-            free = "UPDATE pictures SET owner = NULL WHERE job = ? AND position = ? AND owner = ?"
-            self._sql(free, job, position, self._owner)
-            self._sql(
-                "UPDATE jobs SET reason = ?, failures = failures + 1, "
-                "later = ? + ? * min(1 << min(failures, 30), ?) WHERE id = ?",
-                reason, time.time(), PAUSE_SECONDS, MOST_PAUSES, job,
-            )  # fmt: skip
+    @router.get("", summary="List jobs", response_model=schemas.JobList)
+    async def listed(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+        """Newest first."""
+        return {"jobs": jobs.all(limit)}
 
-    def _store(self, job: str, position: int, result: dict[str, Any]) -> None:
-        """Stores a result, unless another service was first or the job has ended."""
-        with self._lock, self._transaction():
-            self._claimed = "", 0, 0
-            stored = self._sql(
-                "UPDATE pictures SET result = ? WHERE job = ? AND position = ? AND result IS NULL "
-                "AND job IN (SELECT id FROM jobs WHERE ended IS NULL)",
-                json.dumps(result), job, position,
-            ).rowcount  # fmt: skip
-            if stored:
-                more = "UPDATE jobs SET problems = problems + ?, failures = 0, reason = NULL"
-                self._sql(f"{more} WHERE id = ?", "problem" in result, job)
-            end = f"UPDATE jobs SET state = 'done', ended = ? WHERE id = ? AND {DONE} = total"  # noqa: S608
-            ended = stored and self._sql(end, time.time(), job).rowcount
+    @router.get("/{job}", summary="How far a job is", response_model=schemas.JobState)
+    async def state(job: schemas.JobId) -> dict[str, Any]:
+        """``state`` is waiting, running, done or cancelled; ``problems`` counts bad pictures;
+        ``warnings`` say what of a folder was passed over."""
+        return jobs.get(job)
+
+    @router.get("/{job}/results", summary="The results of a job so far",
+                **schemas.file_of("application/jsonl"))  # fmt: skip
+    async def results(
+        job: schemas.JobId, start: Annotated[int, Query(ge=0, le=2**31)] = 0
+    ) -> Response:
+        """JSON lines, in the order of the pictures, from the position ``start`` on."""
+        return StreamingResponse(jobs.results(job, start), media_type="application/jsonl")
+
+    @router.get("/{job}/events", summary="The progress of a job",
+                **schemas.file_of("text/event-stream"))  # fmt: skip
+    async def events(
+        request: Request,
+        job: schemas.JobId,
+        last: Annotated[str, Header(alias="Last-Event-ID")] = "",
+    ) -> Response:
+        """Server-sent events; an event's id is how many pictures are done. Ends with the job."""
+        jobs.get(job)
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 12 else -1
+        progress = _progress(request, jobs, job, after)
+        return StreamingResponse(progress, media_type="text/event-stream")
+
+    @router.delete("/{job}", summary="Cancel a job, or remove one that has ended",
+                   response_model=schemas.JobState)  # fmt: skip
+    async def cancel(job: schemas.JobId) -> dict[str, Any]:
+        """Results stay until the job is removed."""
+        return jobs.cancel(job)
+
+    return router
+
+
+async def _progress(request: Request, jobs: Jobs, job: str, after: int) -> AsyncIterator[str]:
+    silent = 0.0
+    while not await request.is_disconnected():
+        now = jobs.get(job)
+        ended = now["state"] in ENDED
+        if now["done"] > after or ended:
+            after, silent = now["done"], 0.0
+            kind = now["state"] if ended else "progress"
+            yield f"id: {after}\nevent: {kind}\ndata: {json.dumps(now)}\n\n"
         if ended:
-            self._discard_pictures(job)
+            return
+        await asyncio.sleep(ASK_SECONDS)
+        silent += ASK_SECONDS
+        if silent >= HEARTBEAT_SECONDS:
+            silent = 0.0
+            yield ": still working\n\n"
 
-    def _remove(self, jobs: Sequence[str]) -> None:
-        for job in jobs:
-            with self._transaction():
-                self._sql("DELETE FROM jobs WHERE id = ?", job)
-            self._discard_pictures(job)
 
-    def _discard_pictures(self, job: str) -> None:
-        """Removes the pictures that were sent; those of a folder are not ours."""
-        shutil.rmtree(self._folder / job, ignore_errors=True)
-
-    def _sql(self, text: str, *values: Any) -> sqlite3.Cursor:
-        return self._file.execute(text, values)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All that is written in it, or nothing; raises ``OutputError`` where that fails."""
-        try:
-            self._file.execute("BEGIN IMMEDIATE")
-            yield
-            self._file.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise OutputError(f"the jobs cannot be kept: {one_line(error)}") from error
-        finally:
-            if self._file.in_transaction:
-                self._file.execute("ROLLBACK")
+def _plain(options: schemas.JobOptions) -> dict[str, Any]:
+    return options.model_dump(exclude={"folder"})

@@ -8,44 +8,35 @@ from __future__ import annotations
 
 import base64
 import io
-import secrets
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from sam_detect.api import SAMDetect
-from sam_detect.errors import LibraryError, NotFoundError
+from sam_detect.errors import NotFoundError
 from sam_detect.labelling.leave_one_out import LeftOut, leave_one_out
 from sam_detect.library.changes import Changes, Undone
 from sam_detect.library.example import Example, label_of
 from sam_detect.library.journal import Change
-from sam_detect.library.transfer import Imported, OnConflict, export_library, import_library
-from sam_detect.server.hidden_paths import without_folders
-from sam_detect.server.library_export import FORMATS, export_annotations
-from sam_detect.server.library_pictures import principal_components, thumbnail
+from sam_detect.server.client_texts import without_folders
+from sam_detect.server.library_files import FORMATS, LibraryTransfer
+from sam_detect.types import ImageRGB
 from sam_detect.types.labels import shown_label
+from sam_detect.types.masks import FloatArray
 
 MOST_EXAMPLES = 100
 """Of one request."""
 MOST_MAP_POINTS = 5000
-MOST_UPLOADS = 2
 Order = Literal["doubt", "newest"]
-
-
-@dataclass(frozen=True)
-class ShownLabel:
-    """A label with how many examples say that something is one, and how many that it is not."""
-
-    label: str
-    positives: int
-    negatives: int
+THUMBNAIL_SIDE = 128
+MARGIN = 0.3
+"""What a thumbnail shows around an object, as a share of the object's longer side."""
+AROUND = 0.55
+"""The brightness of what is not the object."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class VectorMap:
 
 
 @dataclass
-class _Contents:
+class _KnownExamples:
     """What is known of one generation."""
 
     generation: str
@@ -120,40 +111,37 @@ class LibraryView:
         detector: whose library this is; its labeller says what examples confirm each other.
 
     Attributes:
-        folder: for uploads and exports; goes with the view.
+        files: exports and uploads of the library.
     """
 
     def __init__(self, detector: SAMDetect) -> None:
         self._detector = detector
         self._changes = Changes(detector.library, lambda: detector.pipeline.features)
-        self._last = _Contents("")
+        self._last = _KnownExamples("")
         # The order of locks: docs/architecture.md, "Which lock before which".
         self._lock = threading.RLock()
-        self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-library-")
-        self.folder = Path(self._temporary.name)
-        self._uploads: dict[str, Path] = {}
+        self.files = LibraryTransfer(detector.library)
 
     # -- reading -------------------------------------------------------------------------------
 
     def overview(self) -> dict[str, Any]:
-        """``name``, ``generation``, ``examples``, ``labels`` (:class:`ShownLabel`), ``formats``,
-        and ``undo``: the newest change, or None."""
+        """``name``, ``generation``, ``examples``, ``formats``, ``undo`` (the newest change, or
+        None), and ``labels``: each ``label`` with how many examples say that something is one
+        (``positives``), and how many that it is not (``negatives``)."""
         contents = self._contents()
         names = sorted({label for label, _ in contents.groups}, key=lambda n: (n.casefold(), n))
+        sizes = {key: len(ids) for key, ids in contents.groups.items()}
         labels = [
-            ShownLabel(
-                name,
-                len(contents.groups.get((name, False), ())),
-                len(contents.groups.get((name, True), ())),
-            )
+            {"label": name, "positives": sizes.get((name, False), 0),
+             "negatives": sizes.get((name, True), 0)}
             for name in names
-        ]
+        ]  # fmt: skip
         newest = next(iter(self._changes.log()), None)
         return {
             "name": self._detector.library.name,
             "generation": contents.generation,
             "examples": len(contents.rows),
-            "labels": [asdict(each) for each in labels],
+            "labels": labels,
             "formats": list(FORMATS),
             "undo": None if newest is None else change_to_dict(newest),
         }
@@ -257,84 +245,14 @@ class LibraryView:
         """As :meth:`Changes.undo_batch`."""
         return self._changes.undo_batch(batch)
 
-    # -- files ---------------------------------------------------------------------------------
-
-    @contextmanager
-    def export(self, name: str = "library") -> Iterator[Path]:
-        """A zip of the library ("library"), or of its annotations in a format of
-        :data:`~sam_detect.server.library_export.FORMATS`; gone afterwards.
-
-        Raises:
-            LibraryNotFoundError: there are no examples yet.
-            NotFoundError: no such format.
-            OutputError: it cannot be written.
-        """
-        library = self._detector.library
-        library.require()
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            if name == "library":
-                file = Path(folder) / "library.zip"
-                export_library(library, file)
-                yield file
-            else:
-                yield export_annotations(library, name, Path(folder))
-
-    def new_upload(self) -> Path:
-        """Where an upload is to be written; give it to :meth:`check_upload` or remove it."""
-        return self.folder / f"{secrets.token_hex(16)}.upload"
-
-    def check_upload(self, path: Path) -> tuple[str, Imported]:
-        """What importing an uploaded export would do. Changes nothing.
-
-        Returns:
-            The id of the upload for :meth:`import_upload`, and the plan. The last
-            :data:`MOST_UPLOADS` uploads are kept.
-
-        Raises:
-            LibraryError: as :func:`~sam_detect.library.transfer.import_library`; the file is
-                removed then.
-        """
-        try:
-            plan = self._import(path, "keep", dry_run=True)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        with self._lock:
-            self._uploads[path.stem] = path
-            for old in list(self._uploads)[:-MOST_UPLOADS]:
-                self._uploads.pop(old).unlink(missing_ok=True)
-        return path.stem, plan
-
-    def import_upload(self, upload: str, conflicts: OnConflict = "keep") -> Imported:
-        """Adds the examples of an upload, all or none; raises as :meth:`check_upload`, and
-        ``NotFoundError`` for an upload that is not kept."""
-        with self._lock:
-            path = self._uploads.get(upload)
-        if path is None:
-            raise NotFoundError("this upload is not kept any more: choose the file again")
-        done = self._import(path, conflicts, dry_run=False)
-        with self._lock:
-            self._uploads.pop(upload, None)
-        path.unlink(missing_ok=True)
-        return done
-
     # -- inside --------------------------------------------------------------------------------
 
-    def _import(self, path: Path, conflicts: OnConflict, *, dry_run: bool) -> Imported:
-        try:
-            return import_library(
-                self._detector.library, path, conflicts=conflicts, dry_run=dry_run
-            )
-        except LibraryError as error:
-            # Users know the name that the file had, not the one that it got here.
-            raise type(error)(str(error).replace(str(path), "the file")) from error
-
-    def _contents(self) -> _Contents:
+    def _contents(self) -> _KnownExamples:
         library = self._detector.library
         with self._lock:
             generation = library.generation
             if self._last.generation != generation or not generation:
-                contents = _Contents(generation)
+                contents = _KnownExamples(generation)
                 if generation:
                     with library.store.session():
                         contents.generation = library.generation
@@ -349,7 +267,7 @@ class LibraryView:
             return self._last
 
     def _ordered(
-        self, contents: _Contents, label: str, negative: bool, order: Order
+        self, contents: _KnownExamples, label: str, negative: bool, order: Order
     ) -> tuple[list[str], dict[str, LeftOut]]:
         """The ids of a label's examples in this order, and what the others say, where known."""
         found = contents.groups.get((label, negative), [])
@@ -363,7 +281,7 @@ class LibraryView:
             ids.sort(key=lambda key: str(contents.rows[key]["added"]), reverse=True)
         return ids, others
 
-    def _others(self, contents: _Contents) -> dict[str, LeftOut]:
+    def _others(self, contents: _KnownExamples) -> dict[str, LeftOut]:
         with self._lock:
             if contents.others is None:
                 snapshot = self._detector.snapshot()
@@ -391,3 +309,37 @@ def _shown(example: Example, others: LeftOut | None) -> ShownExample:
         others=others,
         thumbnail=f"data:image/webp;base64,{text}",
     )
+
+
+def principal_components(vectors: FloatArray) -> FloatArray:
+    """``(N, 2)`` float32: the first two principal components of ``(N, D)`` vectors, in -1 to 1.
+
+    The component of largest magnitude of each axis is positive, so that the same vectors always
+    give the same map.
+    """
+    count = len(vectors)
+    if count == 0:
+        return np.zeros((0, 2), np.float32)
+    centred = np.asarray(vectors, np.float64) - np.asarray(vectors, np.float64).mean(axis=0)
+    # The covariance has the same axes, and is smaller where there are many examples.
+    table = centred.T @ centred if count > centred.shape[1] else centred
+    axes = np.linalg.svd(table, full_matrices=False)[2][:2]
+    signs = [np.sign(axis[np.argmax(np.abs(axis))]) or 1.0 for axis in axes]
+    places = np.zeros((count, 2))
+    places[:, : len(axes)] = centred @ (axes * np.array(signs)[:, None]).T
+    return np.asarray(places / max(float(np.abs(places).max()), 1e-12), np.float32)
+
+
+def thumbnail(example: Example) -> ImageRGB:
+    """``(h, w, 3)`` uint8, at most :data:`THUMBNAIL_SIDE`: the object, and a little around it."""
+    crop = example.crop
+    rows, columns = np.flatnonzero(crop.mask.any(axis=1)), np.flatnonzero(crop.mask.any(axis=0))
+    height, width = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    half = max(2, round(max(height, width) * (0.5 + MARGIN)))
+    y, x = (rows[0] + rows[-1] + 1) // 2, (columns[0] + columns[-1] + 1) // 2
+    window = np.s_[max(0, y - half) : y + half, max(0, x - half) : x + half]
+    image = crop.image_rgb[window].astype(np.float32)
+    image[~crop.mask[window]] *= AROUND
+    shown = Image.fromarray(image.astype(np.uint8))
+    shown.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return np.asarray(shown)

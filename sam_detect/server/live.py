@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -37,7 +38,7 @@ SETTLE_S = 60.0
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ClickedObject:
     """An object that a user clicked on.
 
     Attributes:
@@ -54,7 +55,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ShownFrame:
     """What is shown now.
 
     Attributes:
@@ -95,15 +96,15 @@ class LiveSession:
         self._labels = set(labels)
         # The order of locks: docs/architecture.md, "Which lock before which".
         self._changed = threading.Condition(threading.RLock())
-        self._shown: Shown | None = None
-        self._seen: OrderedDict[str, Seen] = OrderedDict()
+        self._shown: ShownFrame | None = None
+        self._seen: OrderedDict[str, ClickedObject] = OrderedDict()
         self._working: set[Future[Any]] = set()
         self._taught: list[int] = []
         self._listeners: list[Callable[[], None]] = []
         self._began_s: float | None = None
 
     @property
-    def shown(self) -> Shown | None:
+    def shown(self) -> ShownFrame | None:
         """What is shown now; None before the first frame."""
         return self._shown
 
@@ -127,7 +128,7 @@ class LiveSession:
     def show(self, frames: Iterator[TrackedFrame]) -> Iterator[TrackedFrame]:
         """Shows frames as they are taken from it, each when its time has come, until they end or
         a user finishes; raises what taking them raises, and then goes on."""
-        return _Showing(self, frames)
+        return iter(partial(self.show_next, frames), None)
 
     def show_next(self, frames: Iterator[TrackedFrame]) -> TrackedFrame:
         """Takes a frame and shows it; raises ``StopIteration`` after the last one."""
@@ -137,7 +138,7 @@ class LiveSession:
         tracked = next(frames)
         self._wait_until_due(tracked)
         with self._changed:
-            self._shown = Shown(self._shown.number + 1 if self._shown else 1, tracked)
+            self._shown = ShownFrame(self._shown.number + 1 if self._shown else 1, tracked)
         self._tell()
         return tracked
 
@@ -186,7 +187,7 @@ class LiveSession:
         *,
         point_xy: tuple[float, float] | None = None,
         box_xywh: tuple[float, float, float, float] | None = None,
-    ) -> Seen:
+    ) -> ClickedObject:
         """The object at a point or in a box of a frame: one of its objects, or an outline that is
         made in the background, whose future raises ``MaskError`` where nothing is there.
 
@@ -208,7 +209,7 @@ class LiveSession:
             return self._keep_object(tracked, place)
         return self._keep(tracked.frame, self._stream.outline(tracked.frame, point), 0)
 
-    def look_at_track(self, track_id: int) -> Seen:
+    def look_at_track(self, track_id: int) -> ClickedObject:
         """The object of a track, as it is now; raises ``NotFoundError`` where it is not shown."""
         shown = self._shown
         if shown is not None:
@@ -220,7 +221,7 @@ class LiveSession:
                 return self._keep(shown.tracked.frame, _done(masks), track_id)
         raise NotFoundError(f"#{track_id} is not in the picture")
 
-    def seen(self, key: str) -> Seen:
+    def seen(self, key: str) -> ClickedObject:
         """What was clicked on; raises ``NotFoundError`` where that is too long ago."""
         with self._changed:
             found = self._seen.get(key)
@@ -228,7 +229,9 @@ class LiveSession:
             raise NotFoundError("that was clicked on too long ago: click on it again")
         return found
 
-    def name_object(self, seen: Seen, label: str, *, negative: bool = False) -> Future[Taught]:
+    def name_object(
+        self, seen: ClickedObject, label: str, *, negative: bool = False
+    ) -> Future[Taught]:
         """Learns an object, or that it does not have this label.
 
         Raises:
@@ -283,7 +286,7 @@ class LiveSession:
                     label,
                     outline if outline is not None else shown.named.get(on, (None, None))[1],
                 )
-                self._shown = Shown(shown.number + 1, shown.tracked, named)
+                self._shown = ShownFrame(shown.number + 1, shown.tracked, named)
         self._tell()
 
     def _work(self, future: Future[Any], then: Callable[[Future[Any]], None]) -> Future[Any]:
@@ -305,12 +308,12 @@ class LiveSession:
         future.add_done_callback(done)
         return shown
 
-    def _keep_object(self, tracked: TrackedFrame, place: int) -> Seen:
+    def _keep_object(self, tracked: TrackedFrame, place: int) -> ClickedObject:
         masks = tracked.detections.masks[[place]]
         return self._keep(tracked.frame, _done(masks), int(tracked.track_ids[place]))
 
-    def _keep(self, frame: Frame, masks: Future[Masks], track_id: int) -> Seen:
-        seen = Seen(secrets.token_urlsafe(8), frame, masks, track_id)
+    def _keep(self, frame: Frame, masks: Future[Masks], track_id: int) -> ClickedObject:
+        seen = ClickedObject(secrets.token_urlsafe(8), frame, masks, track_id)
         with self._changed:
             self._seen[seen.key] = seen
             while len(self._seen) > min(SEEN, max(4, queue_length(frame))):
@@ -342,16 +345,6 @@ class LiveSession:
             listeners = list(self._listeners)
         for each in listeners:
             each()
-
-
-class _Showing(Iterator[TrackedFrame]):
-    """No generator: that would end at the first frame that cannot be read."""
-
-    def __init__(self, session: LiveSession, frames: Iterator[TrackedFrame]) -> None:
-        self._session, self._frames = session, frames
-
-    def __next__(self) -> TrackedFrame:
-        return self._session.show_next(self._frames)
 
 
 def object_at(tracked: TrackedFrame, point_xy: tuple[int, int]) -> int | None:

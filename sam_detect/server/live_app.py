@@ -4,57 +4,125 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sam_detect import __version__
-from sam_detect.errors import ConfigError, NotFoundError, SamDetectError, one_line
+from sam_detect.errors import ConfigError, NotFoundError, SamDetectError
+from sam_detect.models.sharing import LastUsed
 from sam_detect.server.access import Access
-from sam_detect.server.hidden_paths import reason_of, without_home
 from sam_detect.server.http import (
     SOCKET_PROTOCOL,
     Guard,
-    answer_problems,
-    page_file,
-    problem,
-    status_of,
+    OpenSockets,
+    application,
+    received,
+    until_one_ends,
 )
-from sam_detect.server.live import LiveSession, Seen
-from sam_detect.server.live_frames import FrameEncoder, Pace, rings
-from sam_detect.server.live_messages import (
-    Control,
-    Got,
-    Look,
-    Message,
-    Name,
-    Reject,
-    Undo,
-    read_message,
-)
+from sam_detect.server.live import ClickedObject, LiveSession
+from sam_detect.server.live_frames import LiveEncoder, Pace, rings
+from sam_detect.server.problems import BusyError, first_problem, problem, problem_of
 
 PAGE = {
-    "": ("live.html", "text/html"),
-    **{
-        f"{name}.js": (f"{name}.js", "text/javascript")
-        for name in ("api", "live", "live_line", "live_picture")
-    },
-    **{f"{name}.css": (f"{name}.css", "text/css") for name in ("page", "live")},
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-}
-"""What the page is made of; nothing else is read from the disk by a name in a request."""
+    "/": "live.html", "/icon.svg": "icon.svg",
+    **{f"/{name}.js": f"{name}.js" for name in ("api", "live", "live_line", "live_picture")},
+    **{f"/{name}.css": f"{name}.css" for name in ("page", "live")},
+}  # fmt: skip
 MOST_SOCKETS = 16
 """Windows that may watch at once."""
 MOST_AT_ONCE = 8
 """Requests of one window that may be in progress."""
 ANSWERS = 256
 """Answers that are kept: what comes again after a lost connection is not done twice."""
+MOST_CHARACTERS = 16_384
+"""Of a message; the longest one that makes sense has a name of 200 characters."""
+MOST_LABEL = 2000
+"""The library has its own limit, and says so in better words."""
 
+Coordinate = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Number = Annotated[int, Field(ge=1, le=2**53)]
+Key = Annotated[str, Field(min_length=1, max_length=64)]
 Answer = dict[str, Any]
+
+
+class _Message(BaseModel):
+    """Attributes: id: what an answer refers to; the same id again gets the same answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Question(_Message):
+    id: Key
+
+
+class Got(_Message):
+    """A frame has come, and all those before it."""
+
+    type: Literal["got"]
+    number: Number
+
+
+class Look(_Question):
+    """Which object is it: at a point or in a box of a frame that was sent, or on a track now?"""
+
+    type: Literal["look"]
+    number: Number | None = None
+    point_xy: tuple[Coordinate, Coordinate] | None = None
+    box_xywh: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
+    track: Number | None = None
+
+
+class Name(Look):
+    """An object has this name; ``seen`` is one that an answer to :class:`Look` gave."""
+
+    type: Literal["name"]  # type: ignore[assignment]
+    seen: Key | None = None
+    label: Annotated[str, Field(max_length=MOST_LABEL)]
+
+
+class Reject(_Question):
+    """The object on a track is not what its label says."""
+
+    type: Literal["reject"]
+    track: Number | None = None
+    seen: Key | None = None
+    label: Annotated[str, Field(max_length=MOST_LABEL)]
+
+
+class Undo(_Question):
+    """Take back what was taught on a track, or what was taught last."""
+
+    type: Literal["undo"]
+    track: Number | None = None
+
+
+class Control(_Question):
+    """Pauses the video, lets it go on, or ends it."""
+
+    type: Literal["pause", "resume", "finish"]
+
+
+Request = Look | Name | Reject | Undo | Control
+Message = Got | Request
+_ANY: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+def read_message(text: str) -> Message:
+    """A message of a page.
+
+    Raises:
+        ConfigError: it is too long, no JSON, of an unknown kind, or malformed.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(f"a message may have {MOST_CHARACTERS} characters")
+    try:
+        return _ANY.validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error, within=1)) from error
 
 
 class LivePage:
@@ -66,9 +134,9 @@ class LivePage:
     """
 
     def __init__(self, session: LiveSession, most_sockets: int = MOST_SOCKETS) -> None:
-        self.session, self.encoder = session, FrameEncoder()
-        self._most, self._open = most_sockets, 0
-        self._answers: OrderedDict[str, asyncio.Future[Answer]] = OrderedDict()
+        self.session, self.encoder = session, LiveEncoder()
+        self._sockets = OpenSockets(most_sockets, "windows watch already: close one")
+        self._answers: LastUsed[str, asyncio.Future[Answer]] = LastUsed(ANSWERS)
 
     async def serve(self, socket: WebSocket) -> None:
         """One window, until it is gone or the video is finished."""
@@ -76,29 +144,15 @@ class LivePage:
             refusal = f"the WebSocket needs the protocol {SOCKET_PROTOCOL}"
             await socket.send_denial_response(problem(400, refusal))
             return
-        if self._open >= self._most:
-            refusal = f"{self._most} windows watch already: close one"
-            await socket.send_denial_response(problem(503, refusal))
-            return
-        self._open += 1
-        try:
-            await socket.accept(subprotocol=SOCKET_PROTOCOL)
-            await _Window(self, socket).run()
-        finally:
-            self._open -= 1
+        await self._sockets.serve(socket, _Window(self, socket).run)
 
-    def answer(self, message: Message, pace: Pace) -> asyncio.Future[Answer]:
+    def answer(self, message: Request, pace: Pace) -> asyncio.Future[Answer]:
         """What a request gives; the same one again gives the same answer."""
-        key = "" if isinstance(message, Got) else f"{message.type} {message.id}"
-        known = self._answers.get(key)
-        if known is None:
-            known = asyncio.ensure_future(self._do(message, pace))
-            self._answers[key] = known
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        return known
+        return self._answers.get(
+            f"{message.type} {message.id}", lambda: asyncio.ensure_future(self._do(message, pace))
+        )
 
-    async def _do(self, message: Message, pace: Pace) -> Answer:
+    async def _do(self, message: Request, pace: Pace) -> Answer:
         session = self.session
         match message:
             case Control():
@@ -125,9 +179,8 @@ class LivePage:
                 seen = self._seen(message, pace)
                 masks = await asyncio.wrap_future(seen.masks)
                 return {"seen": seen.key, "track": seen.track_id, "rings": rings(masks, 0)}
-        return {}
 
-    def _seen(self, message: Look | Reject, pace: Pace) -> Seen:
+    def _seen(self, message: Look | Reject, pace: Pace) -> ClickedObject:
         """The object that a message is about.
 
         Raises:
@@ -165,16 +218,13 @@ class _Window:
                 loop.call_soon_threadsafe(self._changed.set)
 
         leave = self._session.listen(changed)
-        showing = asyncio.ensure_future(self._show())
-        hearing = asyncio.ensure_future(self._hear())
-        both = {showing, hearing}
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(self._show(), self._hear())
         finally:
             leave()
-            for task in (*both, *self._asked):
+            for task in self._asked:
                 task.cancel()
-            await asyncio.gather(*both, *self._asked, return_exceptions=True)
+            await asyncio.gather(*self._asked, return_exceptions=True)
         with suppress(RuntimeError, WebSocketDisconnect):  # it is gone
             await self._socket.close()
 
@@ -209,39 +259,30 @@ class _Window:
             await self._send(state)
 
     async def _hear(self) -> None:
-        with suppress(WebSocketDisconnect):
-            while True:
-                event = await self._socket.receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                text = event.get("text")
-                try:
-                    if text is None:
-                        raise ConfigError("messages are text")
-                    message = read_message(text)
-                except ConfigError as error:
-                    await self._send(_problem(error))
-                    continue
-                if isinstance(message, Got):
-                    self._pace.note_got(message.number)
-                    self._changed.set()
-                elif len(self._asked) >= MOST_AT_ONCE:
-                    await self._send(_problem(_BusyError("wait for the answers"), message.id))
-                else:
-                    task = asyncio.ensure_future(self._ask(message))
-                    self._asked.add(task)
-                    task.add_done_callback(self._asked.discard)
+        async for event in received(self._socket):
+            try:
+                if event.get("text") is None:
+                    raise ConfigError("messages are text")
+                message = read_message(event["text"])
+            except ConfigError as error:
+                await self._send(_problem(error))
+                continue
+            if isinstance(message, Got):
+                self._pace.note_got(message.number)
+                self._changed.set()
+            elif len(self._asked) >= MOST_AT_ONCE:
+                await self._send(_problem(BusyError("wait for the answers", 1), message.id))
+            else:
+                task = asyncio.ensure_future(self._ask(message))
+                self._asked.add(task)
+                task.add_done_callback(self._asked.discard)
 
-    async def _ask(self, message: Look | Reject | Undo | Control) -> None:
+    async def _ask(self, message: Request) -> None:
         try:
             # Goes on where this window is lost: the answer waits until it asks again.
             answer = await asyncio.shield(self._page.answer(message, self._pace))
-        except SamDetectError as error:
+        except (SamDetectError, OSError) as error:
             await self._send(_problem(error, message.id))
-        except OSError as error:
-            await self._send(
-                _problem(_BusyError(f"nothing was changed: {reason_of(error)}"), message.id)
-            )
         else:
             await self._send({"type": "answer", "id": message.id, **answer})
 
@@ -250,28 +291,14 @@ class _Window:
             await self._socket.send_text(json.dumps(message, ensure_ascii=False))
 
 
-class _BusyError(SamDetectError):
-    """It cannot be done now."""
-
-
-def _problem(error: SamDetectError, key: str | None = None) -> Answer:
+def _problem(error: Exception, key: str | None = None) -> Answer:
     """What went wrong, in the words of RFC 9457."""
-    status = 503 if isinstance(error, _BusyError) else status_of(error)
-    return {"type": "problem", "id": key, "status": status,
-            "detail": without_home(one_line(error))}  # fmt: skip
+    found = problem_of(error)
+    return {"type": "problem", "id": key, "status": found["status"], "detail": found["detail"]}
 
 
 def live_app(session: LiveSession, access: Access, *, most_sockets: int = MOST_SOCKETS) -> Guard:
     """The page of a video, and its WebSocket ``/api/live``."""
-    app = FastAPI(title="sam-detect", version=__version__, docs_url=None, redoc_url=None)
-    answer_problems(app)
-    page = LivePage(session, most_sockets)
-
-    @app.get("/healthz")
-    async def health() -> dict[str, str]:
-        return {"status": "ok", "version": __version__}
-
-    app.websocket("/api/live")(page.serve)
-    for path, (name, media) in PAGE.items():
-        app.get(f"/{path}", include_in_schema=False)(page_file(name, media))
-    return Guard(app, access, public=[f"/{path}" for path in PAGE])
+    app = application(PAGE)
+    app.websocket("/api/live")(LivePage(session, most_sockets).serve)
+    return Guard(app, access, public=PAGE)

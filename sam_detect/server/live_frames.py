@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sam_detect.server.live import Shown
+from sam_detect.server.live import ShownFrame
 from sam_detect.types import ImageRGB, Masks, TrackedFrame
 
 LONGEST = 1280
@@ -42,14 +42,14 @@ class SentFrame:
     jpeg: bytes
 
 
-class FrameEncoder:
+class LiveEncoder:
     """Encodes what is shown, once for all who watch; may be called from any thread."""
 
     def __init__(self) -> None:
         self._one = threading.Lock()
         self._last: SentFrame | None = None
 
-    def encode(self, shown: Shown) -> SentFrame:
+    def encode(self, shown: ShownFrame) -> SentFrame:
         """What is sent of it."""
         with self._one:
             last = self._last
@@ -109,7 +109,7 @@ def to_jpeg(image_rgb: ImageRGB) -> bytes:
         quality -= 20
 
 
-def header(shown: Shown) -> dict[str, Any]:
+def header(shown: ShownFrame) -> dict[str, Any]:
     """What is said of a frame; coordinates are pixels of the frame, whatever size is sent."""
     tracked, found = shown.tracked, shown.tracked.detections
     tracks = []

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sam_detect.errors import MaskError, NotFoundError
 from sam_detect.server import editing
@@ -15,9 +15,11 @@ from sam_detect.server.ahead import WorkAhead
 from sam_detect.server.annotation import AnnotationSession, Named
 from sam_detect.server.changes import masks_of
 from sam_detect.server.clicking import along_line, clicked
-from sam_detect.server.http import PlainJSON, as_image
+from sam_detect.server.http import as_image
 from sam_detect.server.journal import AlreadyDoneError
 from sam_detect.server.pictures import TILE_SIDE, ShownObject, id_of
+from sam_detect.server.problems import PlainJSON
+from sam_detect.server.schemas import Body, Point
 from sam_detect.server.survey import Survey
 from sam_detect.types import Masks
 from sam_detect.types.polygons import Ring as OutlineRing
@@ -32,16 +34,9 @@ MAX_AGE = {"Cache-Control": "private, max-age=3600"}
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL, pattern=r"\S")]
 ObjectId = Annotated[str, Field(min_length=1, max_length=40)]
 Objects = Annotated[list[ObjectId], Field(min_length=1, max_length=MOST_AT_ONCE)]
-Point = tuple[float, float]
 Ring = Annotated[list[Point], Field(min_length=3, max_length=MOST_POINTS)]
 Done = TypeVar("Done")
 Number = Annotated[int, Path(ge=0, le=2**31)]
-
-
-class Body(BaseModel):
-    """What a request says; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Decision(Body):
@@ -53,7 +48,7 @@ class Decision(Body):
 
 
 class Decisions(Body):
-    """... of several objects of a picture."""
+    """What a user decides of several objects of a picture."""
 
     decisions: Annotated[list[Decision], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
@@ -70,7 +65,7 @@ class GroupDecision(GroupMember, Decision):
 
 
 class GroupDecisions(Body):
-    """... of a group."""
+    """What a user decides of the objects of a group."""
 
     decisions: Annotated[list[GroupDecision], Field(min_length=1, max_length=MOST_AT_ONCE)]
 
@@ -102,8 +97,8 @@ class Prompt(Body):
         box: ``x, y, width, height`` in pixels.
     """
 
-    points: Annotated[list[Point], Field(max_length=1000)] = []
-    positive: Annotated[list[bool], Field(max_length=1000)] = []
+    points: list[Point] = Field([], max_length=1000)
+    positive: list[bool] = Field([], max_length=1000)
     box: tuple[float, float, float, float] | None = None
 
 
@@ -122,11 +117,11 @@ class Edit(Body):
     """
 
     tool: Literal["clicks", "along", "brush", "erase", "reshape", "split", "merge"]
-    objects: Annotated[list[ObjectId], Field(max_length=1000)] = []
-    prompts: Annotated[list[Prompt], Field(max_length=1000)] = []
-    points: Annotated[list[Point], Field(max_length=MOST_POINTS)] = []
+    objects: list[ObjectId] = Field([], max_length=1000)
+    prompts: list[Prompt] = Field([], max_length=1000)
+    points: list[Point] = Field([], max_length=MOST_POINTS)
     radius: Annotated[float, Field(gt=0, le=2000)] = 5
-    rings: Annotated[list[Ring], Field(max_length=1000)] = []
+    rings: list[Ring] = Field([], max_length=1000)
     keep: bool = True
     label: Label | None = None
 
@@ -232,8 +227,8 @@ def picture_routes(session: AnnotationSession, ahead: WorkAhead) -> APIRouter:
     ) -> Response:
         """The rings of an outline, in as much detail as is asked for: to edit their vertices."""
         mask = session.outline(picture, outline)
-        exact = [ring for polygon in mask.polygons_with_holes(0) for ring in polygon]
-        return PlainJSON({"rings": _rings(editing.simplified(exact, detail))})
+        rings = editing.simplified(mask.polygons_with_holes(0), detail)
+        return PlainJSON({"rings": _rings(rings)})
 
     @router.post("/pictures/{picture}/decisions")
     def decide(picture: Number, body: Decisions, asked: AskedOnce) -> Response:

@@ -17,7 +17,7 @@ import numpy as np
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError, NotFoundError
 from sam_detect.models.sharing import file_key
-from sam_detect.server.hidden_paths import called, without_folders
+from sam_detect.server.client_texts import called, without_folders
 from sam_detect.types import Candidates, Detections, Frame, ImageRGB, Masks
 from sam_detect.types.overlaps import meeting_boxes, shared_pixels
 
@@ -28,9 +28,9 @@ NEIGHBOURS = 3
 CLOSE_PX = 0.35
 """Outlines are shown this close to the true ones."""
 SAME_IOU = 0.5
-"""A proposal that overlaps a drawn or a deleted outline by this IoU is that object..."""
+"""A proposal that overlaps a drawn or a deleted outline by this IoU is that object."""
 PART_SHARE = 0.8
-"""... and so is one that lies within a drawn outline so far."""
+"""A proposal of which this share lies within a drawn outline is a part of that object."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,12 @@ class OpenPicture:
         Raises:
             NotFoundError: there is no such tile.
         """
-        if not 0 <= reduced <= self.levels or column < 0 or row < 0:
-            raise NotFoundError("there is no such tile")
-        image = self._halved(reduced)
         top, left = row * TILE_SIDE, column * TILE_SIDE
-        if top >= image.shape[0] or left >= image.shape[1]:
-            raise NotFoundError("there is no such tile")
-        return image[top : top + TILE_SIDE, left : left + TILE_SIDE]
+        if 0 <= reduced <= self.levels and min(top, left) >= 0:
+            tile = self._halved(reduced)[top : top + TILE_SIDE, left : left + TILE_SIDE]
+            if tile.size:
+                return tile
+        raise NotFoundError("there is no such tile")
 
     def _halved(self, times: int) -> ImageRGB:
         if not times:

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, WebSocket, WebSocketDisconnect
 
-from sam_detect.errors import ConfigError, SamDetectError, one_line
-from sam_detect.server.detecting import Asked, Service, asked
-from sam_detect.server.http import SOCKET_PROTOCOL, problem, problem_body, problem_of
+from sam_detect.errors import ConfigError, SamDetectError
+from sam_detect.server.detecting import Service
+from sam_detect.server.http import OpenSockets, received, until_one_ends
+from sam_detect.server.problems import BusyError, problem_of
+from sam_detect.server.schemas import Asked
 from sam_detect.server.uploads import stored
-from sam_detect.server.work import BusyError, FullError
 
 MOST_STREAMS = 16
 """Streams that may be open at once."""
@@ -23,10 +24,9 @@ MOST_AHEAD = 4
 """Pictures of a stream that are kept until it is their turn; further ones stay on the way, so that
 the client's sending waits."""
 MOST_AHEAD_BYTES = 64 << 20
-"""... and so many bytes of them, but for one picture that is larger."""
+"""Bytes of the pictures of a stream that are kept, unless one picture is larger."""
 MOST_SKIPPED = 1000
-"""... of a stream of which only the latest picture is kept, so many may be skipped before the
-client has to take an answer."""
+"""Pictures of a stream with ``latest`` that are skipped before the client has to take an answer."""
 
 Answer = dict[str, Any]
 
@@ -34,32 +34,21 @@ Answer = dict[str, Any]
 def stream_routes(service: Service) -> APIRouter:
     """The stream."""
     router = APIRouter(prefix="/v1")
-    open_: set[WebSocket] = set()
+    sockets = OpenSockets(MOST_STREAMS, "streams are open already: close one")
 
     @router.websocket("/stream")
     async def stream(
         socket: WebSocket,
-        how: Annotated[Asked, Depends(asked)],
+        how: Annotated[Asked, Depends()],
         latest: Annotated[bool, Query()] = False,
     ) -> None:
-        if len(open_) >= MOST_STREAMS:
-            refusal = f"{MOST_STREAMS} streams are open already: close one"
-            await socket.send_denial_response(problem(503, refusal, {"Retry-After": "5"}))
-            return
-        open_.add(socket)
-        try:
-            offered = socket.scope.get("subprotocols", ())
-            await socket.accept(SOCKET_PROTOCOL if SOCKET_PROTOCOL in offered else None)
-            with service.metrics.streams.track_inprogress():
-                await _Stream(service, socket, how, latest=latest).run()
-        finally:
-            open_.discard(socket)
+        await sockets.serve(socket, _StreamClient(service, socket, how, latest=latest).run)
 
     return router
 
 
 @dataclass
-class _Picture:
+class _StreamedPicture:
     """A picture that came.
 
     Attributes:
@@ -73,7 +62,7 @@ class _Picture:
     skipped: bool = False
 
 
-class _Stream:
+class _StreamClient:
     """One client: what it sends, and what it gets.
 
     Args:
@@ -84,36 +73,26 @@ class _Stream:
     def __init__(self, service: Service, socket: WebSocket, how: Asked, *, latest: bool) -> None:
         self._service, self._socket, self._how, self._latest = service, socket, how, latest
         self._most = MOST_SKIPPED if latest else MOST_AHEAD
-        self._waiting: deque[_Picture] = deque()
+        self._waiting: deque[_StreamedPicture] = deque()
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
         """Until the client is gone."""
-        hearing = asyncio.ensure_future(self._hear())
-        answering = asyncio.ensure_future(self._answer())
-        try:
-            await asyncio.wait({hearing, answering}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (hearing, answering):
-                task.cancel()
-            await asyncio.gather(hearing, answering, return_exceptions=True)
+        with self._service.metrics.streams.track_inprogress():
+            await until_one_ends(self._hear(), self._answer())
 
     async def _hear(self) -> None:
         """Takes pictures, numbered from 1, as long as there is room for them."""
         number = 0
-        with suppress(WebSocketDisconnect):
-            while True:
-                event = await self._socket.receive()
-                if event["type"] == "websocket.disconnect":
-                    return
-                number += 1
-                async with self._changed:
-                    await self._changed.wait_for(self._has_room)
-                    if self._latest and self._waiting:
-                        last = self._waiting[-1]
-                        last.data, last.skipped = None, True
-                    self._waiting.append(_Picture(number, event.get("bytes")))
-                    self._changed.notify_all()
+        async for event in received(self._socket):
+            number += 1
+            async with self._changed:
+                await self._changed.wait_for(self._has_room)
+                if self._latest and self._waiting:
+                    last = self._waiting[-1]
+                    last.data, last.skipped = None, True
+                self._waiting.append(_StreamedPicture(number, event.get("bytes")))
+                self._changed.notify_all()
 
     def _has_room(self) -> bool:
         kept = sum(len(each.data or b"") for each in self._waiting)
@@ -131,7 +110,7 @@ class _Stream:
                 text = json.dumps({"number": picture.number, **answer}, ensure_ascii=False)
                 await self._socket.send_text(text)
 
-    async def _detect(self, picture: _Picture) -> Answer:
+    async def _detect(self, picture: _StreamedPicture) -> Answer:
         try:
             if picture.data is None:
                 raise ConfigError("send each picture as a binary message")
@@ -140,8 +119,6 @@ class _Stream:
                 found: Answer = await service.run(service.detect, self._how, uploads[0])
                 return found
         except BusyError as error:
-            status = 429 if isinstance(error, FullError) else 503
-            details = problem_body(status, one_line(error)) | {"retry_after": error.retry_after}
-            return {"problem": details}
+            return {"problem": problem_of(error) | {"retry_after": error.retry_after}}
         except (SamDetectError, OSError, MemoryError) as error:
             return {"problem": problem_of(error)}

@@ -25,9 +25,9 @@ from sam_detect.types.masks import BoolArray, FloatArray
 Policy = Literal["folder", "uncertain", "diverse"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 OBJECTS_KEPT = 100
-"""So many objects of a picture are grouped, the best ones."""
+"""How many objects of a picture are grouped: the best ones."""
 GROUPED = 3000
-"""So many objects of all pictures are grouped at once."""
+"""How many objects of all pictures are grouped at once."""
 ALIKE = 0.175
 """Unknown objects are grouped while the mean cosine distance between two groups is below this.
 Above .25 nuts of three kinds are one group; blood cells, which had no part in it, want less.
@@ -148,7 +148,7 @@ class Survey:
 
     def __init__(self) -> None:
         self._pictures: dict[int, Surveyed] = {}
-        self._outdated: dict[int, Surveyed] = {}
+        self._outdated: set[int] = set()
         self._lock = threading.Lock()
         self.version = 0
         """Rises with each picture that is put in."""
@@ -156,18 +156,14 @@ class Survey:
     def put(self, picture: int, surveyed: Surveyed) -> None:
         with self._lock:
             self._pictures[picture] = surveyed
-            self._outdated.pop(picture, None)
+            self._outdated.discard(picture)
             self.version += 1
-
-    def get(self, picture: int) -> Surveyed | None:
-        with self._lock:
-            return self._pictures.get(picture)
 
     def last(self, picture: int) -> Surveyed | None:
         """What was found last in a picture, also where it is to be surveyed again: a page may
         still show that."""
         with self._lock:
-            return self._pictures.get(picture) or self._outdated.get(picture)
+            return self._pictures.get(picture)
 
     def require(self, picture: int) -> Surveyed:
         """As :meth:`last`; raises ``NotFoundError`` where the picture was never surveyed."""
@@ -179,13 +175,17 @@ class Survey:
     def forget(self, picture: int) -> None:
         """Has a picture surveyed again."""
         with self._lock:
-            if picture in self._pictures:
-                self._outdated[picture] = self._pictures.pop(picture)
+            self._outdated.add(picture)
             self.version += 1
 
     def all(self) -> dict[int, Surveyed]:
+        """The pictures of which nothing changed since."""
         with self._lock:
-            return dict(self._pictures)
+            return {
+                number: each
+                for number, each in self._pictures.items()
+                if number not in self._outdated
+            }
 
     def order(self, policy: Policy, pictures: Sequence[int], done: Set[int]) -> list[int]:
         """The pictures in the order in which to annotate them; those that are done come last.

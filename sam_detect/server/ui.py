@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,9 +12,8 @@ from sam_detect.api import SAMDetect
 from sam_detect.config import home_dir
 from sam_detect.errors import ImageError
 from sam_detect.io import find_images
-from sam_detect.server.access import TOKEN, Access
+from sam_detect.server.access import Access, require_server
 from sam_detect.server.annotation import AnnotationSession
-from sam_detect.server.extra import require_server
 from sam_detect.server.journal import Journal
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 LEAVE_S = 5.0
 """How long the end waits for work that was done ahead."""
 PROPOSALS_KEPT = 512
-"""The proposals of so many pictures are kept, as compressed outlines."""
+"""Pictures whose proposals are cached, as compressed outlines."""
 
 
 class AnnotationUI:
@@ -63,7 +61,7 @@ class AnnotationUI:
         """
         from sam_detect.server.listening import address_of, listen, run_until_told, server_of
 
-        access = Access(host, os.environ.get(TOKEN) or None)
+        access = Access.of_environment(host)
         with self.app(image_directory, access) as app, listen(host, port) as socket:
             started(address_of(socket))
             run_until_told(server_of(app), socket)
@@ -75,7 +73,7 @@ class AnnotationUI:
         """The page as an ASGI application, while the block runs; raises as :meth:`run`."""
         from sam_detect.server.ahead import WorkAhead
         from sam_detect.server.app import annotation_app
-        from sam_detect.server.process import long_running
+        from sam_detect.server.listening import long_running
         from sam_detect.server.survey import Survey
 
         if isinstance(image_directory, (str, Path)):

@@ -7,17 +7,16 @@ import base64
 import binascii
 import contextlib
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from sam_detect.api import SAMDetect
 from sam_detect.errors import ImageError
 from sam_detect.io.images import picture_size
-from sam_detect.server.hidden_paths import called
+from sam_detect.server.client_texts import called
 from sam_detect.types import Frame
 
 LONGEST_NAME = 200
@@ -52,13 +51,16 @@ class Upload:
 def stored(pictures: Sequence[tuple[str, bytes]]) -> Iterator[list[Upload]]:
     """Names and contents as files, while the block runs."""
     with tempfile.TemporaryDirectory(prefix="sam-detect-") as folder:
-        found = []
-        for index, (name, data) in enumerate(pictures):
-            path = os.path.join(folder, str(index))
-            with open(path, "wb") as file:
-                file.write(data)
-            found.append(Upload(shown_name(name, index), path))
-        yield found
+        yield written(pictures, Path(folder))
+
+
+def written(pictures: Sequence[tuple[str, bytes]], folder: Path) -> list[Upload]:
+    """Names and contents as files in a folder; raises ``OSError`` where they cannot be written."""
+    found = []
+    for index, (name, data) in enumerate(pictures):
+        (folder / str(index)).write_bytes(data)
+        found.append(Upload(shown_name(name, index), str(folder / str(index))))
+    return found
 
 
 def shown_name(name: str | None, index: int) -> str:

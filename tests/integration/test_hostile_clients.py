@@ -26,12 +26,12 @@ from websockets.sync.client import connect
 from sam_detect.api import SAMDetect
 from sam_detect.server import listening
 from sam_detect.server.access import Access
-from sam_detect.server.detecting import ServiceLimits
-from sam_detect.server.detectors import Detectors
-from sam_detect.server.http import Guard, answer_problems
+from sam_detect.server.detecting import Detectors, ServiceLimits
+from sam_detect.server.http import Guard
 from sam_detect.server.listening import served
 from sam_detect.server.live import LiveSession
 from sam_detect.server.live_app import live_app
+from sam_detect.server.problems import answer_problems
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
 from tests.integration.page_harness import TOKEN, draw_photos
@@ -73,9 +73,7 @@ def guarded(request: pytest.FixtureRequest, home: Path) -> Iterator[tuple[str, A
     elif request.param == "serve":
         yield (
             request.param,
-            service_app(
-                Detectors(OPTIONS, detector), access, ServiceLimits(), jobs_in=home / "jobs"
-            ),
+            service_app(Detectors(OPTIONS, detector), access, ServiceLimits()),
         )
     else:
         stream = detector.stream(draw_photos(home.parent / "frames"))
@@ -335,9 +333,7 @@ def test_only_utf_8_is_read(home: Path, kind: str) -> None:
 def test_a_form_that_was_cut_off_is_refused(home: Path) -> None:
     photo = (draw_photos(home.parent / "photos", 1) / "0.png").read_bytes()
     service = service_app(
-        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits(),
-        jobs_in=home / "jobs",
-    )  # fmt: skip
+        Detectors(OPTIONS, SAMDetect(**OPTIONS)), Access("127.0.0.1"), ServiceLimits())  # fmt: skip
     files = [("images", (f"{number}.png", photo)) for number in range(2)]
     with served(service, "127.0.0.1", 0) as url, httpx.Client(base_url=url, timeout=30) as client:
         whole = client.build_request("POST", "v1/detect", files=files)

@@ -131,8 +131,7 @@ def test_a_page_of_examples_reads_that_page(query: dict[str, Any]) -> None:
 
     from sam_detect import SAMDetect
     from sam_detect.server.access import Access
-    from sam_detect.server.detecting import ServiceLimits
-    from sam_detect.server.detectors import Detectors
+    from sam_detect.server.detecting import Detectors, ServiceLimits
     from sam_detect.server.service import service_app
 
     store = CountingStore()

@@ -24,8 +24,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 
 from sam_detect.api import SAMDetect  # noqa: E402
 from sam_detect.server.access import Access  # noqa: E402
-from sam_detect.server.detecting import ServiceLimits  # noqa: E402
-from sam_detect.server.detectors import Detectors  # noqa: E402
+from sam_detect.server.detecting import Detectors, ServiceLimits  # noqa: E402
 from sam_detect.server.listening import served  # noqa: E402
 from sam_detect.server.service import service_app  # noqa: E402
 from tests.integration.page_harness import draw_photos  # noqa: E402
@@ -42,8 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         options = {"segmenter": "naive", "embedder": "appearance"}
         detector = SAMDetect(**options)
         detector.learn(photo, "nut", boxes_xywh=[[40, 40, 40, 40]])
-        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits(),
-                          jobs_in=folder / "jobs")  # fmt: skip
+        app = service_app(Detectors(options, detector), Access("127.0.0.1"), ServiceLimits())
         with served(app, "127.0.0.1", 0) as address:
             yield address
 

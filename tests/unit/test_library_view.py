@@ -27,9 +27,8 @@ from sam_detect.library.columns import Outlines
 from sam_detect.library.reindex import reindex
 from sam_detect.library.snapshot import LibrarySnapshot
 from sam_detect.server import library_view
-from sam_detect.server.library_export import FORMATS, export_annotations
-from sam_detect.server.library_pictures import principal_components
-from sam_detect.server.library_view import LibraryView
+from sam_detect.server.library_files import FORMATS, export_annotations
+from sam_detect.server.library_view import LibraryView, principal_components
 from sam_detect.types import ExampleArrays, Frame, HardNegativeArrays, Masks
 from sam_detect.vector_store import MemoryVectorStore, QdrantVectorStore
 
@@ -324,7 +323,7 @@ def test_merging_drops_what_says_that_the_object_is_not_the_label() -> None:
         (lambda view, ids: view.undo("x"), "no such change"),
         (lambda view, ids: view.examples("pear"), "no label 'pear'"),
         (lambda view, ids: view.page_of("x"), "not in the library"),
-        (lambda view, ids: view.import_upload("x"), "choose the file again"),
+        (lambda view, ids: view.files.import_upload("x"), "choose the file again"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(act: Any, words: str) -> None:
@@ -440,7 +439,7 @@ def test_pictures_of_annotations_are_named_by_their_common_folder_in_its_order(
 def test_annotations_are_written_in_every_format(name: str) -> None:
     made = a_library("nut", "leaf")
     made.add_examples_from_file(discs("nut", 9), disc_masks()[:1], "leaf", negative=True)
-    with LibraryView(made).export(name) as file, zipfile.ZipFile(file) as archive:
+    with LibraryView(made).files.export(name) as file, zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert names
@@ -458,23 +457,23 @@ def test_an_export_comes_back_and_a_dry_run_changes_nothing(tmp_path: Path) -> N
     made = rich_library()
     view = LibraryView(made)
     empty = LibraryView(detector(QdrantVectorStore(collection_name="other")))
-    path = empty.new_upload()
-    with view.export() as file:
+    path = empty.files.new_upload()
+    with view.files.export() as file:
         path.write_bytes(file.read_bytes())
-    upload, plan = empty.check_upload(path)
+    upload, plan = empty.files.check_upload(path)
     assert plan.added == len(made.library)
     assert empty.overview()["examples"] == 0
-    empty.import_upload(upload)
+    empty.files.import_upload(upload)
     assert state(detector(QdrantVectorStore(collection_name="other"))) == state(made)
     assert not path.exists()
 
 
 def test_a_hostile_upload_is_refused_without_our_paths_and_removed() -> None:
     view = LibraryView(a_library("nut"))
-    path = view.new_upload()
+    path = view.files.new_upload()
     path.write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(LibraryError, match=r"^the file is not a complete"):
-        view.check_upload(path)
+        view.files.check_upload(path)
     assert not path.exists()
 
 
@@ -495,7 +494,7 @@ def test_annotations_are_exported_whatever_their_sources(sources: list[str]) -> 
         made.learn_frame(Frame(picture, source), Masks.from_dense(mask), ["nut"])
     view = LibraryView(made)
     for name in FORMATS:
-        with view.export(name) as place, zipfile.ZipFile(place) as archive:
+        with view.files.export(name) as place, zipfile.ZipFile(place) as archive:
             named = archive.namelist()
             assert len(set(named)) == len(named)
             assert all(".." not in each.split("/") and each[0] != "/" for each in named)

@@ -12,9 +12,9 @@ import pytest
 
 from sam_detect.errors import ConfigError, ImageError, LibraryError, MaskError, NotFoundError
 from sam_detect.server import live_frames
-from sam_detect.server.live import LiveSession, Shown, object_at
-from sam_detect.server.live_frames import FrameEncoder, Pace, header, to_jpeg
-from sam_detect.server.live_messages import MOST_CHARACTERS, Look, Name, read_message
+from sam_detect.server.live import LiveSession, ShownFrame, object_at
+from sam_detect.server.live_app import MOST_CHARACTERS, Look, Name, read_message
+from sam_detect.server.live_frames import LiveEncoder, Pace, header, to_jpeg
 from sam_detect.types import Masks, TrackedFrame
 from tests.drawn_scene import Drawn, disc_xy, fresh, name_at
 from tests.tracked_frames import tracked
@@ -188,11 +188,11 @@ def test_only_the_last_clicks_are_kept() -> None:
 
 
 def test_a_slow_client_gets_the_latest_frame_and_skips_the_others() -> None:
-    pace, encoder = Pace(), FrameEncoder()
+    pace, encoder = Pace(), LiveEncoder()
     sent = []
     for number in range(1, 21):
         if pace.takes(number):
-            pace.note_sent(encoder.encode(Shown(number, scene())))
+            pace.note_sent(encoder.encode(ShownFrame(number, scene())))
             sent.append(number)
         if number == 10:
             pace.note_got(1)
@@ -204,10 +204,10 @@ def test_a_slow_client_gets_the_latest_frame_and_skips_the_others() -> None:
 
 
 def test_a_frame_is_encoded_once_for_all() -> None:
-    encoder, shown = FrameEncoder(), Shown(1, scene())
+    encoder, shown = LiveEncoder(), ShownFrame(1, scene())
     first = encoder.encode(shown)
     assert encoder.encode(shown) is first
-    renamed = encoder.encode(Shown(2, shown.tracked, {12: ("fig", None)}))
+    renamed = encoder.encode(ShownFrame(2, shown.tracked, {12: ("fig", None)}))
     assert renamed.jpeg is first.jpeg
     assert [each["label"] for each in json.loads(renamed.header)["tracks"]] == [
         "nut",
@@ -217,7 +217,7 @@ def test_a_frame_is_encoded_once_for_all() -> None:
 
 
 def test_what_is_said_of_a_frame() -> None:
-    said = json.loads(FrameEncoder().encode(Shown(7, scene(3))).header)
+    said = json.loads(LiveEncoder().encode(ShownFrame(7, scene(3))).header)
     assert (said["number"], said["frame"], said["size_hw"]) == (7, 3, [48, 64])
     first = said["tracks"][0]
     assert (first["id"], first["label"], first["confidence"]) == (1, "nut", 0.75)

@@ -29,8 +29,7 @@ from PIL import Image
 from sam_detect.api import SAMDetect
 from sam_detect.config import HOME_VARIABLE
 from sam_detect.server.access import Access
-from sam_detect.server.detecting import ServiceLimits
-from sam_detect.server.detectors import Detectors
+from sam_detect.server.detecting import Detectors, ServiceLimits
 from sam_detect.server.listening import served
 from sam_detect.server.service import service_app
 from sam_detect.server.ui import AnnotationUI
