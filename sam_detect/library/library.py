@@ -110,6 +110,19 @@ class Library:
                 raise LibraryError(lookup.no_label(label, labels, self.name))
         yield from points
 
+    def page(self, start: int, limit: int, label: str | None = None) -> tuple[list[Point], int]:
+        """Some of :meth:`listing`, in the order of ids, and how many all are; raises as it does.
+
+        Without a label no other example is read.
+        """
+        if label is not None:
+            found = list(self.listing(label))
+            return found[start : start + limit], len(found)
+        with self.store.session():
+            ids = [point.id for point in self.store.scan(fields=())]
+            shown = ids[start : start + limit]
+            return list(lookup.read(self.store, shown, fields=LISTED_FIELDS)), len(ids)
+
     def get(self, example_id: str) -> Example:
         """One whole example by its id or an unambiguous beginning of it (4 characters or more).
 

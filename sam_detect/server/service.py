@@ -141,16 +141,16 @@ def library_routes(service: Service) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
     ) -> schemas.Examples:
         """In the order of their ids."""
-        found = list(get(library).library.listing(label))
+        found, total = get(library).library.page(start, limit, label)
         names = ("label", "negative", "bbox", "area", "added")
         shown: list[Any] = [
             {
                 "id": point.id, **{name: point.payload.get(name) for name in names},
                 "source": without_folders(point.payload["source"]),
             }
-            for point in found[start : start + limit]
+            for point in found
         ]  # fmt: skip
-        return {"examples": shown, "total": len(found)}
+        return {"examples": shown, "total": total}
 
     @router.get("/examples/{example}/thumbnail", summary="The picture of an example",
                 **schemas.file_of("image/webp"))  # fmt: skip

@@ -123,8 +123,14 @@ def test_what_could_not_be_imported_is_not_written(
 # -- lists ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a page of a list reads all examples")
-@pytest.mark.parametrize("query", [{}, {"label": "nut"}, {"start": 250}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {}, {"start": 250}, {"start": 290, "limit": 100},
+        pytest.param({"label": "nut"}, marks=pytest.mark.xfail(
+            strict=True, reason="no store finds a label's examples without reading all")),
+    ],
+)  # fmt: skip
 def test_a_page_of_examples_reads_that_page(query: dict[str, Any]) -> None:
     pytest.importorskip("fastapi", reason="the extra 'server' is not installed")
     from fastapi.testclient import TestClient
@@ -144,6 +150,8 @@ def test_a_page_of_examples_reads_that_page(query: dict[str, Any]) -> None:
     if answer.status_code != 200:
         pytest.fail(f"the test itself is wrong: {answer.text}", pytrace=False)
     assert store.read <= 20
+    assert len(answer.json()["examples"]) == 10
+    assert answer.json()["total"] == 300
 
 
 # -- one record of changes -----------------------------------------------------------------------
