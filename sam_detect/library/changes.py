@@ -122,7 +122,7 @@ class Changes:
     def remove(self, ids: Collection[str], *, shown: str | None = None) -> Change:
         """Removes some examples; takes and raises what :meth:`move` does."""
         with self._library.store.session():
-            chosen = self._chosen(self._listed(), ids, shown)
+            chosen = self._chosen(self._listed(ids), ids, shown)
             return self._apply(
                 [p.id for p in chosen], lambda _: [], action="remove",
                 labels=_labels_of(chosen), target="", examples=len(chosen),
@@ -197,9 +197,11 @@ class Changes:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _listed(self) -> list[Point]:
+    def _listed(self, ids: Collection[str] | None = None) -> list[Point]:
+        """All examples, or those of the ids that exist, with what lists show."""
         self._library.require()
-        return list(lookup.read(self._library.store, fields=LISTED_FIELDS))
+        wanted = None if ids is None else list(ids)
+        return list(lookup.read(self._library.store, wanted, fields=LISTED_FIELDS))
 
     def _chosen(
         self, listed: Sequence[Point], ids: Collection[str], shown: str | None

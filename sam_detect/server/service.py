@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response
 from pydantic.json_schema import models_json_schema
 
+from sam_detect.library import lookup
+from sam_detect.library.changes import Changes
 from sam_detect.server import schemas
 from sam_detect.server.access import Access
 from sam_detect.server.client_texts import hearing, without_folders, without_home
@@ -160,8 +162,12 @@ def library_routes(service: Service) -> APIRouter:
 
     @router.delete("/examples/{example}", summary="Remove an example")
     def remove(example: schemas.ExampleId, library: schemas.LibraryQuery = None) -> schemas.Removed:
-        """Gives how many were removed."""
-        return {"removed": get(library).library.remove(ids=[example])}
+        """Gives how many were removed; `library undo` brings them back."""
+        detector = get(library)
+        mine = detector.library
+        ids = lookup.resolve(mine.store, [example], mine.name)
+        changes = Changes(mine, lambda: detector.pipeline.features)
+        return {"removed": changes.remove(ids).examples}
 
     @router.get("/libraries", summary="List the libraries")
     def libraries() -> schemas.Libraries:
