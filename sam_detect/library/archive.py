@@ -44,12 +44,13 @@ from sam_detect.types.masks import checked_rle
 from sam_detect.vector_store._checks import is_canonical_uuid
 
 MANIFEST, EXAMPLES, VECTORS = "library.json", "examples.jsonl", "vectors.npy"
-MAX_FILE_BYTES = 16 << 30
 MAX_DIRECTORY_BYTES = 1 << 18
 """What is read of a file to find its members; the list of our three takes some 200 bytes."""
 MAX_MANIFEST_BYTES = 1 << 16
 MAX_LINE_BYTES = 16 << 20
-MAX_ROWS = 500_000
+ROW_BYTES, FREE_ROWS = 64, 10_000
+"""Least bytes of a row in a file: its id and checksums alone have that many. A file that says that
+it has more rows is not ours; small ones are simply read."""
 MAX_RATIO, FREE_BYTES = 100, 64 << 20
 """How far a file may expand: crops are compressed already, so real ones grow to about double."""
 BASE_SECONDS, SECONDS_PER_ROW, SECONDS_PER_MB = 8.0, 0.02, 1.0
@@ -71,11 +72,7 @@ unknown compression, nesting without end, ...)."""
 
 
 def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[Point]) -> int:
-    """Writes a library's points with vectors; returns how many.
-
-    Raises:
-        LibraryError: the file would go beyond a limit of those that are read.
-    """
+    """Writes a library's points with vectors; returns how many."""
     count, dimension = 0, int(manifest["recipe"]["dimension"])
     with (
         zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -88,20 +85,12 @@ def write_archive(stream: IO[bytes], manifest: dict[str, Any], points: Iterable[
                 lines.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
                 rows.write(np.asarray(point.vector, FLOAT).tobytes())
                 count += 1
-                if count > MAX_ROWS or stream.tell() + rows.tell() > MAX_FILE_BYTES:
-                    raise LibraryError(too_large(count))
         rows.seek(0)
         header = {"descr": FLOAT.str, "fortran_order": False, "shape": (count, dimension)}
         with archive.open(VECTORS, "w", force_zip64=True) as vectors:
             np.lib.format.write_array_header_1_0(cast(Any, vectors), header)
             shutil.copyfileobj(rows, vectors, 1 << 20)
     return count
-
-
-def too_large(count: int) -> str:
-    """What is said of a library of so many examples that no exported file can hold."""
-    most = f"{MAX_ROWS} examples, {MAX_FILE_BYTES >> 30} GB"
-    return f"{count} examples are more than an export takes ({most}): use sam-detect library push"
 
 
 class Archive:
@@ -125,6 +114,8 @@ class Archive:
         self.recipe = Recipe(**manifest["recipe"])
         with members.open(VECTORS) as rows:
             self.count = _rows(rows, self.recipe.dimension)
+        if self.count > max(FREE_ROWS, self._bytes // ROW_BYTES):
+            raise ValueError(f"it says that its {self._bytes} bytes have {self.count} examples")
 
     @classmethod
     @contextmanager
@@ -214,12 +205,9 @@ class _File(io.FileIO):
         found = os.fstat(self.fileno())
         self.size = found.st_size
         self.left: int | None = MAX_DIRECTORY_BYTES
-        wrong = "it is no regular file" if not stat.S_ISREG(found.st_mode) else ""
-        if found.st_size > MAX_FILE_BYTES:
-            wrong = f"it is larger than {MAX_FILE_BYTES >> 30} GB"
-        if wrong:
+        if not stat.S_ISREG(found.st_mode):
             self.close()
-            raise LibraryError(f"the export {path} cannot be read: {wrong}")
+            raise LibraryError(f"the export {path} cannot be read: it is no regular file")
 
     def read(self, size: int | None = -1) -> bytes:
         wanted = self.size - self.tell() if size is None or size < 0 else size
@@ -261,8 +249,6 @@ def _rows(rows: IO[bytes], dimension: int) -> int:
     count, found = (int(each) for each in header.groups())
     if found != dimension:
         raise ValueError(f"its vectors have length {found}, its recipe says {dimension}")
-    if count > MAX_ROWS:
-        raise ValueError(f"it has {count} examples, more than {MAX_ROWS}")
     return count
 
 

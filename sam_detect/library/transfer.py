@@ -14,7 +14,7 @@ from sam_detect.errors import LibraryError, OutputError, RecipeMismatchError
 from sam_detect.io.files import write_atomically
 from sam_detect.library import lookup, places
 from sam_detect.library import manifest as manifests
-from sam_detect.library.archive import MAX_ROWS, Archive, too_large, write_archive
+from sam_detect.library.archive import Archive, write_archive
 from sam_detect.library.example import LISTED_FIELDS, example_id, label_of
 from sam_detect.library.history import Added, new_batch, with_label, with_replaced
 from sam_detect.library.library import BATCH, Library
@@ -30,7 +30,6 @@ def export_library(library: Library, file: Path) -> int:
 
     Raises:
         OutputError: the file cannot be written.
-        LibraryError: it has more examples than a file takes.
         LibraryCorruptError: an example is damaged, so the file could not be imported.
     """
     with library.store.session():
@@ -44,8 +43,6 @@ def export_library(library: Library, file: Path) -> int:
             )
         if os.path.exists(target) and not os.path.isfile(target):
             raise OutputError(f"the export needs a file name, and {file} is something else")
-        if len(library) > MAX_ROWS:
-            raise LibraryError(too_large(len(library)))
 
         def write(stream: IO[bytes]) -> None:
             nonlocal count

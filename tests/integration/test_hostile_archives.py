@@ -141,12 +141,10 @@ def test_what_is_no_regular_file_is_refused_at_once(
             tmp_path / "missing", Path("/dev/full"),
         ):  # fmt: skip
             command("library", "import", path).failed("cannot be read", code=1)
-    with open(tmp_path / "sparse", "wb") as sparse:
-        sparse.truncate(8 << 30)
-    command("library", "import", tmp_path / "sparse").failed("not a complete", code=1)
-    with open(tmp_path / "sparse", "r+b") as sparse:
-        sparse.truncate(17 << 30)
-    command("library", "import", tmp_path / "sparse").failed("larger than 16 GB", code=1)
+    for gigabytes in (8, 17):
+        with open(tmp_path / "sparse", "wb") as sparse:
+            sparse.truncate(gigabytes << 30)
+        command("library", "import", tmp_path / "sparse").failed("not a complete", code=1)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "/etc", ".hidden", "..", "C:\\x", "x" * 101])

@@ -15,7 +15,7 @@ import pytest
 from cli_harness import Command, in_this_process
 from library_helpers import snapshot_of, taught
 
-from sam_detect.errors import LibraryBusyError, LibraryError
+from sam_detect.errors import LibraryBusyError, LibraryCorruptError
 from sam_detect.library import archive, transfer
 from sam_detect.library.example import with_checksums
 from sam_detect.library.library import Library
@@ -106,33 +106,22 @@ def test_a_backup_keeps_nobody_from_a_library(
     assert export_library(library, tmp_path / "backup.zip") == 10
 
 
-@pytest.mark.xfail(
-    strict=True, raises=LibraryError, reason="an exported file has a limit of examples"
-)
-def test_what_is_exported_can_be_imported_however_much_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", ["as many as fit", "more than fit"])
+def test_how_many_examples_a_file_may_say_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str
 ) -> None:
-    for module in (archive, transfer):
-        monkeypatch.setattr(module, "MAX_ROWS", 20)
+    """There is no limit but what its bytes can hold."""
     library = filled(MemoryVectorStore(), 30)
     export_library(library, tmp_path / "backup.zip")
+    monkeypatch.setattr(archive, "FREE_ROWS", 20)
     new = Library(MemoryVectorStore(), "new")
-    assert import_library(new, tmp_path / "backup.zip").total == 30
-
-
-@pytest.mark.parametrize("limit", ["MAX_ROWS", "MAX_FILE_BYTES"])
-def test_what_could_not_be_imported_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    store = CountingStore()
-    library = filled(store, 30)
-    for module in (archive, transfer):
-        monkeypatch.setattr(module, limit, 20 if limit == "MAX_ROWS" else 3000, raising=False)
-    store.read = 0
-    with pytest.raises(LibraryError, match="library push"):
-        export_library(library, tmp_path / "backup.zip")
-    assert store.read <= (0 if limit == "MAX_ROWS" else 10), "it is said before the work is done"
-    assert list(tmp_path.iterdir()) == []
+    if most == "as many as fit":
+        assert import_library(new, tmp_path / "backup.zip").total == 30
+        return
+    monkeypatch.setattr(archive, "ROW_BYTES", (tmp_path / "backup.zip").stat().st_size // 29)
+    with pytest.raises(LibraryCorruptError, match=r"says that its .* bytes have 30 examples"):
+        import_library(new, tmp_path / "backup.zip")
+    assert len(new) == 0
 
 
 # -- lists ---------------------------------------------------------------------------------------
