@@ -19,7 +19,7 @@ from sam_detect.pipeline import tiling
 from sam_detect.pipeline.flow import Pipeline
 from sam_detect.registry import load_class
 from sam_detect.segmentation import prompted
-from sam_detect.types import NO_HINTS, ExampleArrays, Frame, Hints, Masks
+from sam_detect.types import ExampleArrays, Frame, Hints, Masks
 from sam_detect.types.masks import FloatArray, IntArray
 
 
@@ -169,13 +169,7 @@ class PipelineMethod:
         return self._given.with_parts(self._features, library, propose=self._proposed)
 
     def _proposed(
-        self,
-        frame: Frame,
-        segmenter: Segmenter,
-        hints: Hints = NO_HINTS,
-        *,
-        tile: int = 0,
-        near: IntArray | None = None,
+        self, frame: Frame, segmenter: Segmenter, hints: Hints, *, tile: int, near: IntArray | None
     ) -> Masks:
         """As :func:`sam_detect.pipeline.tiling.propose`, but once for each frame, unless its
         proposals follow the examples of one episode; counts the seconds it took when it did."""

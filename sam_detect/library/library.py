@@ -21,11 +21,8 @@ from sam_detect.library.example import (
     FORMAT_4_HAS,
     LISTED_FIELDS,
     PAYLOAD_FIELDS,
-    WRITTEN_FIELDS,
     Example,
-    check_payload,
     label_of,
-    with_checksums,
 )
 from sam_detect.library.history import (
     Added,
@@ -37,7 +34,7 @@ from sam_detect.library.history import (
     with_replaced,
     without_batch,
 )
-from sam_detect.library.writing import counting_writer
+from sam_detect.library.writing import counting_writer, point_to_store, with_normalised_label
 from sam_detect.types import Point, Recipe
 from sam_detect.types.labels import normalised_label, shown_label
 
@@ -191,11 +188,11 @@ class Library:
         with self.store.session():
             found = self._begin(recipe)
             own = batch or self._new_batch(found)
-            named = [_with_normalised_label(example) for example in examples]
+            named = [with_normalised_label(example) for example in examples]
             unique: dict[str, Point] = {}
             twice: Counter[tuple[str, str, str]] = Counter()
             for each in named:
-                point = _as_point(each, own if isinstance(each, Example) else batch)
+                point = point_to_store(each, own if isinstance(each, Example) else batch)
                 first, second = label_of(unique.setdefault(point.id, point))[0], label_of(point)[0]
                 twice[str(point.payload["source"]), first, second] += first != second
             history.warn_of_two_names(+twice)
@@ -404,22 +401,3 @@ class Library:
             raise RecipeMismatchError(
                 places.learning_message(self.name, self.store.location, mine, wanted)
             )
-
-
-def _with_normalised_label(example: Example | Point) -> Example | Point:
-    if isinstance(example, Example):
-        return replace(example, label=normalised_label(example.label))
-    label = normalised_label(example.payload["label"])
-    return replace(example, payload={**example.payload, "label": label})
-
-
-def _as_point(example: Example | Point, batch: str | None) -> Point:
-    """The point to store; of the batch, unless that is None."""
-    payload = example.to_payload() if isinstance(example, Example) else example.payload
-    if batch is not None:
-        payload = {**payload, "batch": batch, "before": []}
-    try:
-        checked = check_payload(payload, WRITTEN_FIELDS)
-        return with_checksums(Point(example.id, example.vector, checked))
-    except ValueError as error:
-        raise LibraryError(f"example {example.id} cannot be kept: {error}") from error

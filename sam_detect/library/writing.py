@@ -1,16 +1,21 @@
-"""How examples are written: with their record, and with the index of a large library."""
+"""How examples are written: as checked points, with their record, and with the index of a large
+library."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from sam_detect.errors import LibraryError
 from sam_detect.interfaces import VectorStore
 from sam_detect.library import manifest as manifests
+from sam_detect.library.example import WRITTEN_FIELDS, Example, check_payload, with_checksums
 from sam_detect.library.index import IndexWriter
 from sam_detect.library.manifest import CONTENTS_FIELDS
 from sam_detect.types import Point
+from sam_detect.types.labels import normalised_label
 
 
 class Writer:
@@ -64,3 +69,24 @@ def counting_writer(store: VectorStore, manifest: dict[str, Any]) -> Iterator[Wr
     store.write_manifest({**changed, "contents": contents.to_dict()})
     if index is not None:
         index.finish(str(changed["generation"]))
+
+
+def with_normalised_label(example: Example | Point) -> Example | Point:
+    """The example under the one form of its label; raises ``LibraryError`` for no name."""
+    if isinstance(example, Example):
+        return replace(example, label=normalised_label(example.label))
+    label = normalised_label(example.payload["label"])
+    return replace(example, payload={**example.payload, "label": label})
+
+
+def point_to_store(example: Example | Point, batch: str | None) -> Point:
+    """The point to store; of the batch, unless that is None. Raises ``LibraryError`` for an example
+    that has something that no library keeps."""
+    payload = example.to_payload() if isinstance(example, Example) else example.payload
+    if batch is not None:
+        payload = {**payload, "batch": batch, "before": []}
+    try:
+        checked = check_payload(payload, WRITTEN_FIELDS)
+        return with_checksums(Point(example.id, example.vector, checked))
+    except ValueError as error:
+        raise LibraryError(f"example {example.id} cannot be kept: {error}") from error

@@ -118,7 +118,7 @@ class Jobs:
 
     def __init__(self, detect: Detect, root: Path | None = None) -> None:
         self._detect, self._root = detect, None if root is None else root.resolve()
-        self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-jobs-")
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._jobs: dict[str, _PictureJob] = {}
         self._turn = asyncio.Lock()
 
@@ -128,7 +128,8 @@ class Jobs:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._temporary.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     # -- what users ask ----------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class Jobs:
         place = self._new_folder()
         uploads, warnings = await asyncio.to_thread(self._listed, folder)
         try:
-            place.mkdir()
+            place.mkdir(parents=True)
             return self._begin(place, uploads, options, warnings)
         except OSError as error:
             raise OutputError(f"the job cannot be kept: {reason_of(error)}") from error
@@ -208,7 +209,7 @@ class Jobs:
         return self._jobs[job]
 
     def _new_folder(self) -> Path:
-        """Where a job will lie, if there is room for one."""
+        """Where a job will lie, if there is room for one; raises ``OSError`` where none can be."""
         ended = [each for each in self._jobs.values() if each.state in ENDED]
         for each in ended:
             if each.ended < time.time() - KEPT_SECONDS:
@@ -216,6 +217,8 @@ class Jobs:
         unfinished = sum(each.state not in ENDED for each in self._jobs.values())
         if unfinished >= MOST_UNFINISHED:
             raise FullError(f"{unfinished} jobs are unfinished: wait until some are done", 30)
+        if self._temporary is None:  # with the first job: a service that is killed leaves it behind
+            self._temporary = tempfile.TemporaryDirectory(prefix="sam-detect-jobs-")
         return Path(self._temporary.name, secrets.token_hex(8))
 
     def _listed(self, folder: str) -> tuple[list[Upload], list[str]]:

@@ -78,6 +78,21 @@ def test_a_job_that_can_never_be_done_holds_no_other_up() -> None:
     with_jobs(work, test)
 
 
+def test_jobs_lie_on_the_disk_from_the_first_one_until_the_service_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is killed leaves nothing where it had no job."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def test(jobs: Jobs) -> None:
+        assert list(tmp_path.iterdir()) == []
+        await ended(jobs, await begun(jobs, "nuts"))
+        assert len(list(tmp_path.iterdir())) == 1
+
+    with_jobs(lambda _: {"detections": []}, test)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_fails_for_now_is_tried_again() -> None:
     failures: list[Exception] = [
         LibraryBusyError("busy"), OSError(28, "No space left on device"), OutputError("full"),
